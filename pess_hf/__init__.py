@@ -1,0 +1,1 @@
+"""Train, measure and publish persona extractors and persona-conditioned supporters."""
