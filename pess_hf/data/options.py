@@ -1,0 +1,21 @@
+"""The settings that every reader shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pess_hf.text import DEFAULT_SEPARATOR
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of one load.
+
+    Args:
+        separator: Its mark is replaced by a comma inside every text, and white space is folded; None leaves texts
+            alone.
+        require_persona: Whether a persona record without personas is an error; if not, its persona is empty.
+    """
+
+    separator: str | None = DEFAULT_SEPARATOR
+    require_persona: bool = True
