@@ -14,7 +14,7 @@ import secrets
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -126,7 +126,7 @@ def prepare_output_dir(path: str | os.PathLike[str]) -> Path:
         True
     """
     folder = Path(path)
-    missing = [step for step in (folder, *folder.parents) if not step.exists()]
+    missing = [step for step in (folder, *folder.parents) if not os.path.exists(step)]
     probe = folder / f".write-test-{secrets.token_hex(8)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,13 +140,11 @@ def prepare_output_dir(path: str | os.PathLike[str]) -> Path:
 
 def _remove_quietly(file: Path, folders: list[Path]) -> None:
     """Take back what a failed `prepare_output_dir` created; a folder that is in use by now stays."""
-    try:
-        file.unlink(missing_ok=True)
-        for folder in folders:
-            if folder.is_dir():
-                folder.rmdir()
-    except OSError:
-        pass
+    with suppress(OSError):
+        file.unlink()
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 @contextmanager
@@ -171,7 +169,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
     """
     # Renaming over a link would replace the link, and over a device such as /dev/null would destroy it.
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
+    if os.path.exists(target) and not os.path.isfile(target):
         raise PessError(f"{os.fspath(path)}: expected a file to write, found something else; name a file")
     temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.tmp")
     try:
@@ -186,7 +184,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
             raise PessError(describe_os_error(err, path)) from err
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:
