@@ -38,7 +38,7 @@ $(DEMO_STAMP): EXTRAS := metrics,offline
 $(TEST_STAMP): EXTRAS := lora,metrics,offline,dev
 
 # The stamp is written last, so an install that was cut off is taken up again.
-$(DEMO_STAMP) $(TEST_STAMP): setup.cfg constraints.txt
+$(DEMO_STAMP) $(TEST_STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "error: pess_hf needs Python 3.11 or newer, and '$(PYTHON)' is not; try: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
