@@ -3,28 +3,30 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
-EXTRAS := lora,metrics,offline,dev
+DEMO_STAMP := $(VENV)/.installed-demo
+TEST_STAMP := $(VENV)/.installed-test
 
-# pip's own chatter is hidden, its warnings and errors are not.
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Only pip's errors are shown.
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint clean
+.NOTPARALLEL: # two installs into one environment would trip over each other
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(STAMP) ## Train on the embedded corpus and show the result: no network, no accelerator, under 8 minutes on 2 cores.
+demo: $(DEMO_STAMP) ## Train on the embedded corpus and show the result: no network, no accelerator, under 8 minutes on 2 cores.
+	@# accelerate would set OMP_NUM_THREADS=1; --quiet leaves the recipe's one-line error as the last word.
 	HF_HUB_OFFLINE=1 $(BIN)/accelerate launch --quiet --config_file accelerate_config.yaml \
-		--num_cpu_threads_per_process "$$(getconf _NPROCESSORS_ONLN)" \
+		--num_cpu_threads_per_process "$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)" \
 		recipes/train_extractor.py --config recipes/configs/extractor/demo.yaml
 
 test: lint ## Lint, check the types and run the whole test suite.
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest
 
-lint: $(STAMP) ## Check style and formatting.
+lint: $(TEST_STAMP) ## Check style and formatting.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
@@ -32,8 +34,11 @@ clean: ## Remove .venv, caches and build leftovers; keeps runs/.
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+$(DEMO_STAMP): EXTRAS := metrics,offline
+$(TEST_STAMP): EXTRAS := lora,metrics,offline,dev
+
 # The stamp is written last, so an install that was cut off is taken up again.
-$(STAMP): setup.cfg constraints.txt
+$(DEMO_STAMP) $(TEST_STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "error: pess_hf needs Python 3.11 or newer, and '$(PYTHON)' is not; try: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \

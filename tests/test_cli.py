@@ -120,7 +120,7 @@ def test_existing_output_dir_keeps_its_files(tmp_path):
 @pytest.mark.parametrize("tail", ["", "child", "child/grandchild"])
 def test_output_dir_below_a_file_is_refused(tmp_path, tail):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(PessError, match="cannot write to the output folder .*file"):
+    with pytest.raises(PessError, match=r"cannot write to the output folder .*file"):
         prepare_output_dir(tmp_path / "file" / tail)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

@@ -4,6 +4,7 @@ import ast
 import configparser
 import re
 import subprocess
+import tomllib
 import warnings
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def test_makefile_targets_and_ci():
 
 @pytest.mark.parametrize("python", ["no-such-python", "false"])
 def test_make_without_a_usable_python_is_one_line(tmp_path, python):
-    for name in ("Makefile", "setup.cfg", "constraints.txt"):
+    for name in ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     command = ["make", "-s", "-C", str(tmp_path), f"PYTHON={python}", "lint"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -148,3 +149,8 @@ def test_no_function_body_over_40_lines():
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and body_length(node) > 40:
                 found[f"{path.relative_to(ROOT)}:{node.name}"] = body_length(node)
     assert found == {}
+
+
+def test_pip_takes_the_folder_for_a_project():
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]
+    assert build["build-backend"] == "setuptools.build_meta"
