@@ -15,7 +15,7 @@ from pess_hf.data.options import Options
 from pess_hf.data.parlai import parse_parlai
 from pess_hf.data.rows import parse_rows
 from pess_hf.data.source import Source, find_file, read_hub, stem_of
-from pess_hf.data.spc import CONVERSATION_COLUMN, parse_spc
+from pess_hf.data.spc import COLUMNS, CONVERSATION_COLUMN, parse_spc
 from pess_hf.data.support_rows import parse_support_rows
 from pess_hf.data.tables import persona_features, support_features, to_dataset
 from pess_hf.errors import PessError
@@ -151,8 +151,11 @@ def _holds_json(path: Path) -> bool:
 
 
 def _read(path: Path) -> Iterator[Placed]:
-    readers = {".csv": read_csv, ".json": read_json, ".parquet": read_parquet}
-    return readers.get(path.suffix.lower(), read_json_lines)(path)
+    extension = path.suffix.lower()
+    if extension == ".csv":
+        return read_csv(path, COLUMNS)
+    readers = {".json": read_json, ".parquet": read_parquet}
+    return readers.get(extension, read_json_lines)(path)
 
 
 def _parse(records: Iterator[Placed], stem: str, options: Options, choose: Callable[[Placed], _Parser]) -> Rows:
@@ -179,5 +182,5 @@ def _support_parser(first: Placed) -> _Parser:
         return parse_esconv
     present = ", ".join(repr(name) for name in record) or "none"
     raise where.error(
-        "a column 'turns' (our rows) or 'dialog' (ESConv)", f"the columns {present}", "Is this a support dataset?"
+        "a column 'turns' (our rows) or 'dialog' (ESConv)", f"the columns {present}", "Name a support dataset."
     )
