@@ -181,8 +181,22 @@ def test_hub_rows_and_their_errors(monkeypatch):
         load_persona_dataset("ann/chats")
     both = datasets.DatasetDict(train=rows, test=rows)
     monkeypatch.setattr(datasets, "load_dataset", lambda name, split=None: both)
-    with pytest.raises(PessError, match="expected the name of a split, found none among train, test"):
+    with pytest.raises(PessError, match="expected one of the splits train, test, found split=None"):
         load_persona_dataset("ann/chats")
+
+
+def test_dataset_saved_to_disk(tmp_path):
+    from datasets import Dataset, DatasetDict
+
+    rows = Dataset.from_list(ROWS[::-1])
+    rows.save_to_disk(tmp_path / "one")
+    DatasetDict(train=rows, test=rows.select([0])).save_to_disk(tmp_path / "both")
+    assert load_persona_dataset(tmp_path / "one")["dialogue_id"][:] == ["b", "one-1"]
+    assert load_persona_dataset(tmp_path / "both", "test")["dialogue_id"][:] == ["b"]
+    with pytest.raises(PessError, match="one of the splits train, test, found split='dev'"):
+        load_persona_dataset(tmp_path / "both", "dev")
+    with pytest.raises(PessError, match="expected no split"):
+        load_persona_dataset(tmp_path / "one", "test")
 
 
 def test_hub_out_of_reach_is_one_line():

@@ -10,7 +10,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pess_hf.data.where import Where, describe
 from pess_hf.errors import PessError
@@ -35,13 +35,20 @@ def read_lines(path: Path) -> Iterator[tuple[Where, str]]:
         PessError: The file is empty or not UTF-8 (the message gives the line and the byte).
     """
     last = 0
-    with path.open("rb") as stream:
+    with _open(path) as stream:
         for number, raw in enumerate(stream, start=1):
             where = Where(str(path), "line", number)
             yield where, _decode(raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw, where)
             last = number
     if not last:
         raise PessError(f"{path}: expected records, found an empty file. Write the file again or name another one.")
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise PessError(f"{path}: expected a readable file, found: {error.strerror}. Check its permissions.") from None
 
 
 def _decode(raw: bytes, where: Where) -> str:
