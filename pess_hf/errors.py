@@ -10,8 +10,8 @@ class PessError(ValueError):
     Recipes print it as ``error: ...`` and exit with status 1; library callers catch it as a `ValueError`.
 
     Example:
-        >>> raise PessError("dialogues.jsonl, line 3: expected a JSON object, found a list. Write one object a line.")
+        >>> raise PessError("dialogues.jsonl, line 3: expected a JSON object, found a list.")
         Traceback (most recent call last):
         ...
-        pess_hf.errors.PessError: dialogues.jsonl, line 3: expected a JSON object, found a list. Write one object a line.
+        pess_hf.errors.PessError: dialogues.jsonl, line 3: expected a JSON object, found a list.
     """

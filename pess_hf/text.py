@@ -9,7 +9,7 @@ DEFAULT_SEPARATOR = " | "
 
 
 def clean(text: str, separator: str = DEFAULT_SEPARATOR) -> str:
-    """Fold white space to single blanks and replace the separator's mark inside `text` by a comma.
+    r"""Fold white space to single blanks and replace the separator's mark inside `text` by a comma.
 
     Args:
         text: One utterance or persona sentence.
@@ -19,7 +19,7 @@ def clean(text: str, separator: str = DEFAULT_SEPARATOR) -> str:
         The text on one line, free of the separator's mark.
 
     Example:
-        >>> clean("tea | coffee\\n")
+        >>> clean("tea | coffee\n")
         'tea , coffee'
     """
     mark = separator.strip()

@@ -1,0 +1,82 @@
+"""Batch extraction: dialogues in, persona sentences out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+from pess_hf.encoding import encode_sources
+from pess_hf.rollout import rollout_mode
+from pess_hf.text import fold, split_pieces
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.get_logger(__name__)
+
+
+def extract_personas(
+    model: PreTrainedModel,
+    dialogues: Sequence[Sequence[str]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    batch_size: int = 16,
+    max_source_length: int = 512,
+    disable_tqdm: bool = False,
+    **generation: Any,
+) -> list[list[str]]:
+    """Generate personas in length-sorted batches; see `PersonaExtractionMixin.extract` for the arguments."""
+    sources = encode_sources(tokenizer, dialogues, model.config.utterance_separator, max_source_length)
+    warn_of_truncation([source.num_dropped for source in sources], max_source_length)
+    order = sorted(range(len(sources)), key=lambda row: (-len(sources[row].input_ids), row))
+    personas: list[list[str]] = [[] for _ in sources]
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    with rollout_mode(model), tqdm(total=len(order), desc="extract", unit="row", disable=disable_tqdm) as bar:
+        for rows in batches:
+            batch = [torch.tensor(sources[row].input_ids, device=model.device) for row in rows]
+            texts = _generate_texts(model, tokenizer, batch, generation)
+            for row, text in zip(rows, texts, strict=True):
+                personas[row] = unique_sentences(split_pieces(text, model.config.persona_separator))
+            bar.update(len(rows))
+    return personas
+
+
+def _generate_texts(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sources: list[torch.Tensor], generation: dict[str, Any]
+) -> list[str]:
+    input_ids = pad_sequence(sources, batch_first=True, padding_value=tokenizer.pad_token_id)  # (B, S)
+    mask = pad_sequence([torch.ones_like(source) for source in sources], batch_first=True)  # (B, S)
+    sequences = model.generate(input_ids=input_ids, attention_mask=mask, **generation)  # (B, T)
+    return tokenizer.batch_decode(sequences, skip_special_tokens=True)
+
+
+def unique_sentences(sentences: Sequence[str]) -> list[str]:
+    """Each sentence once, the first time it comes, case and white space folded.
+
+    Example:
+        >>> unique_sentences(["I sing.", "i  sing."])
+        ['I sing.']
+    """
+    seen: dict[str, str] = {}
+    for sentence in sentences:
+        seen.setdefault(fold(sentence), sentence)
+    return list(seen.values())
+
+
+def warn_of_truncation(dropped: Sequence[int], max_source_length: int) -> None:
+    """Log once what truncation left out: how many utterances of how many dialogues.
+
+    Args:
+        dropped: Utterances left out of each dialogue.
+        max_source_length: The limit that made it so.
+    """
+    if any(dropped):
+        logger.warning(
+            f"{sum(dropped)} of the oldest utterances, in {sum(map(bool, dropped))} of {len(dropped)} dialogues, do not "
+            f"fit max_source_length={max_source_length} and were left out or cut."
+        )

@@ -1,0 +1,1 @@
+"""The metric `persona_match`."""

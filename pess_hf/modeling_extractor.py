@@ -1,0 +1,391 @@
+"""The persona extractor: what every backbone shares, and one thin class per backbone.
+
+Letters: B dialogues, S source tokens, R decoder rows, T target tokens, V vocabulary, D width, N labelled tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    BartForConditionalGeneration,
+    EncoderDecoderModel,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+    T5ForConditionalGeneration,
+)
+from transformers.modeling_outputs import ModelOutput
+
+from pess_hf.errors import PessError
+from pess_hf.extraction import extract_personas
+from pess_hf.text import DEFAULT_SEPARATOR
+from pess_hf.warm_start import encoder_decoder_from_bert
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass
+class SharedEncoderOutput(ModelOutput):
+    """What a forward pass with more decoder rows than dialogues returns.
+
+    Args:
+        logits: Next-token scores at the positions whose label is not -100, row by row, (N, V).
+        decoder_hidden_states: Last hidden states of every decoder row, (R, T, D).
+        encoder_last_hidden_state: The encoder's output, computed once per dialogue, (B, S, D).
+    """
+
+    logits: torch.FloatTensor | None = None
+    decoder_hidden_states: torch.FloatTensor | None = None
+    encoder_last_hidden_state: torch.FloatTensor | None = None
+
+
+class PersonaExtractionMixin:
+    """Makes an encoder-decoder language model a persona extractor, adding no weight.
+
+    It adds `extract`, a forward pass in which several decoder rows share one encoded dialogue, a loss that honours
+    `num_items_in_batch`, and the two separators in the config. A backbone class provides `decode` and `project`.
+    """
+
+    accepts_loss_kwargs = True
+    config: PreTrainedConfig
+
+    def set_separators(self, utterance: str = DEFAULT_SEPARATOR, persona: str = DEFAULT_SEPARATOR) -> Self:
+        """Write the separators of the text form into the model's config; returns the model itself.
+
+        Args:
+            utterance: Stands between two utterances of the source.
+            persona: Stands between two persona sentences of the target.
+        """
+        self.config.utterance_separator = utterance
+        self.config.persona_separator = persona
+        return self
+
+    def freeze_encoder(self, frozen: bool = True) -> Self:
+        """Take the encoder out of training (or back in); a frozen encoder also runs without dropout.
+
+        Embeddings that the decoder uses too stay trainable.
+        """
+        encoder = self.get_encoder()
+        shared = {id(p) for name, p in self.named_parameters(remove_duplicate=False) if not _is_encoder_name(name)}
+        for parameter in encoder.parameters():
+            if id(parameter) not in shared:
+                parameter.requires_grad_(not frozen)
+        self._encoder_is_frozen = frozen
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As `nn.Module.train`; a frozen encoder stays in eval mode."""
+        super().train(mode)  # type: ignore[misc]
+        if getattr(self, "_encoder_is_frozen", False):
+            self.get_encoder().eval()
+        return self
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        encoder_rows: torch.LongTensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The backbone's forward pass, or, with more decoder rows than dialogues, one that encodes each dialogue once.
+
+        Args:
+            input_ids: Source tokens, (B, S).
+            attention_mask: 1 for real source tokens, (B, S).
+            decoder_input_ids: Decoder inputs, (R, T). With R a multiple of B and no `encoder_rows`, row r belongs to
+                dialogue r mod B.
+            labels: Target tokens, (R, T); -100 where no logits are wanted.
+            encoder_rows: The dialogue of each decoder row, (R,), in [0, B).
+            num_items_in_batch: Labelled tokens in the whole global batch; the loss is then a sum divided by it.
+            **kwargs: Passed to the backbone.
+
+        Returns:
+            The backbone's output where each dialogue has one decoder row, else a `SharedEncoderOutput`.
+
+        Example:
+            >>> import torch
+            >>> from transformers import BartConfig
+            >>> config = BartConfig(vocab_size=50, d_model=8, encoder_layers=1, decoder_layers=1,
+            ...     encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=8, decoder_ffn_dim=8)
+            >>> source, target = torch.ones(2, 5, dtype=torch.long), torch.ones(6, 3, dtype=torch.long)
+            >>> PessExtractor(config)(input_ids=source, decoder_input_ids=target).decoder_hidden_states.shape
+            torch.Size([6, 3, 8])
+        """
+        if encoder_rows is None and not self._has_more_decoder_rows(input_ids, decoder_input_ids):
+            outputs = super().forward(  # type: ignore[misc]
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                decoder_input_ids=decoder_input_ids,
+                labels=labels,
+                **kwargs,
+            )
+            if num_items_in_batch is not None and labels is not None:
+                outputs.loss = outputs.loss * labels.ne(-100).sum() / num_items_in_batch
+            return outputs
+        return self._forward_shared(input_ids, attention_mask, decoder_input_ids, labels, encoder_rows)
+
+    def _has_more_decoder_rows(self, source: torch.Tensor | None, target: torch.Tensor | None) -> bool:
+        return source is not None and target is not None and len(target) > len(source)
+
+    def _forward_shared(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.LongTensor | None,
+        decoder_input_ids: torch.LongTensor,
+        labels: torch.LongTensor | None,
+        encoder_rows: torch.LongTensor | None,
+    ) -> SharedEncoderOutput:
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        encoded = self.encode(input_ids, attention_mask)  # (B, S, D)
+        if encoder_rows is None:
+            repeats = len(decoder_input_ids) // len(input_ids)
+            encoder_rows = torch.arange(len(input_ids), device=input_ids.device).repeat(repeats)  # (R,)
+        hidden = self.decode(decoder_input_ids, encoded[encoder_rows], attention_mask[encoder_rows])  # (R, T, D)
+        wanted = hidden if labels is None else hidden[labels.ne(-100)]  # (N, D)
+        return SharedEncoderOutput(
+            logits=self.project(wanted), decoder_hidden_states=hidden, encoder_last_hidden_state=encoded
+        )
+
+    def encode(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Encode source tokens (B, S) into (B, S, D)."""
+        return self.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)[0]
+
+    def decode(self, decoder_input_ids: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Last hidden states (R, T, D) of decoder inputs (R, T) over encoded dialogues (R, S, D), teacher forced.
+
+        Targets are padded on the right, where a causal decoder's real positions cannot see the padding: no mask.
+        """
+        raise TypeError(f"{type(self).__name__} has to say how its backbone decodes.")
+
+    def project(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Vocabulary scores (..., V) of hidden states (..., D)."""
+        raise TypeError(f"{type(self).__name__} has to say how its backbone projects.")
+
+    def extract(
+        self,
+        dialogues: Sequence[Sequence[str]],
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int = 16,
+        *,
+        max_source_length: int = 512,
+        disable_tqdm: bool = False,
+        **generation: Any,
+    ) -> list[list[str]]:
+        """Write the persona of each speaker.
+
+        Dialogues are tokenised, sorted by length, generated in batches and put back into order.
+
+        Args:
+            dialogues: One list of utterances per speaker, oldest first.
+            tokenizer: The tokenizer that was saved with the model.
+            batch_size: Dialogues generated for at once.
+            max_source_length: Source tokens kept; what is dropped first are the oldest utterances.
+            disable_tqdm: No progress bar.
+            **generation: Anything `generate` takes, such as `num_beams=4`.
+
+        Returns:
+            The persona sentences of each dialogue, in the order of `dialogues`.
+
+        Raises:
+            PessError: If a dialogue has no utterance.
+
+        Example:
+            >>> model = AutoPessExtractor.from_pretrained("runs/demo")  # doctest: +SKIP
+            >>> model.extract([["My two dogs need a walk."]], tokenizer)  # doctest: +SKIP
+            [['I have two dogs.']]
+        """
+        return extract_personas(
+            self,
+            dialogues,
+            tokenizer,
+            batch_size=batch_size,
+            max_source_length=max_source_length,
+            disable_tqdm=disable_tqdm,
+            **generation,
+        )
+
+
+class PessExtractor(PersonaExtractionMixin, BartForConditionalGeneration):
+    """A persona extractor on BART. Its folder opens as plain `BartForConditionalGeneration` with the same logits.
+
+    Example:
+        >>> model = PessExtractor.from_pretrained("facebook/bart-large-cnn")  # doctest: +SKIP
+    """
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config)
+        for name, value in _BART_CONVERTER_FIELDS.items():
+            if getattr(config, name, None) is None:
+                setattr(config, name, value)
+        _default_separators(config)
+
+    def decode(self, decoder_input_ids: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """See `PersonaExtractionMixin.decode`."""
+        return self.model.decoder(
+            input_ids=decoder_input_ids, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
+        )[0]
+
+    def project(self, hidden: torch.Tensor) -> torch.Tensor:
+        """See `PersonaExtractionMixin.project`."""
+        return self.lm_head(hidden) + self.final_logits_bias.to(hidden.device)
+
+
+class PessT5Extractor(PersonaExtractionMixin, T5ForConditionalGeneration):
+    """A persona extractor on T5. Its folder opens as plain `T5ForConditionalGeneration`.
+
+    Example:
+        >>> model = PessT5Extractor.from_pretrained("google-t5/t5-small")  # doctest: +SKIP
+    """
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config)
+        _default_separators(config)
+
+    def decode(self, decoder_input_ids: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """See `PersonaExtractionMixin.decode`."""
+        return self.decoder(
+            input_ids=decoder_input_ids, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
+        )[0]
+
+    def project(self, hidden: torch.Tensor) -> torch.Tensor:
+        """See `PersonaExtractionMixin.project`."""
+        if self.config.scale_decoder_outputs:
+            hidden = hidden * self.model_dim**-0.5
+        return self.lm_head(hidden)
+
+
+class PessEncoderDecoderExtractor(PersonaExtractionMixin, EncoderDecoderModel):
+    """A persona extractor from a BERT-like encoder and a (shallower) decoder warm-started from it.
+
+    With the encoder frozen it trains on a CPU: the embedded default is MiniLM. Its folder opens as plain
+    `EncoderDecoderModel`.
+
+    Example:
+        >>> model = PessEncoderDecoderExtractor.from_backbone("sentence-transformers/all-MiniLM-L6-v2")
+        >>> model.config.decoder.num_hidden_layers
+        2
+    """
+
+    def __init__(
+        self,
+        config: PreTrainedConfig | None = None,
+        encoder: PreTrainedModel | None = None,
+        decoder: PreTrainedModel | None = None,
+    ) -> None:
+        super().__init__(config, encoder, decoder)
+        _default_separators(self.config)
+        pooler = getattr(self.encoder, "pooler", None)
+        if pooler is not None:  # part of the checkpoint, but no gradient reaches it, which DDP would wait for
+            pooler.requires_grad_(False)
+
+    @classmethod
+    def from_backbone(cls, name_or_path: str, decoder_layers: int = 2, **kwargs: Any) -> Self:
+        """Warm-start encoder and decoder from one BERT-like checkpoint.
+
+        Args:
+            name_or_path: Hub id or folder of the checkpoint; the default sentence encoder's id works offline where
+                the extra `offline` is installed.
+            decoder_layers: How many of the encoder's first layers the decoder starts from.
+            **kwargs: Passed to `AutoModel.from_pretrained`.
+
+        Returns:
+            A model whose decoder has the checkpoint's embeddings and first layers; each cross-attention starts as a
+            copy of its layer's self-attention.
+        """
+        encoder, decoder = encoder_decoder_from_bert(name_or_path, decoder_layers, **kwargs)
+        model = cls(encoder=encoder, decoder=decoder)
+        model.config.vocab_size = decoder.config.vocab_size
+        return model
+
+    def encode(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """See `PersonaExtractionMixin.encode`."""
+        encoded = super().encode(input_ids, attention_mask)
+        return self.enc_to_dec_proj(encoded) if hasattr(self, "enc_to_dec_proj") else encoded
+
+    def decode(self, decoder_input_ids: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """See `PersonaExtractionMixin.decode`."""
+        return self.decoder.base_model(
+            input_ids=decoder_input_ids, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
+        )[0]
+
+    def project(self, hidden: torch.Tensor) -> torch.Tensor:
+        """See `PersonaExtractionMixin.project`."""
+        return self.decoder.cls(hidden)
+
+
+#: Fields that converters for BART checkpoints read; the values are what BART is.
+_BART_CONVERTER_FIELDS = {
+    "normalize_before": False,
+    "normalize_embedding": True,
+    "add_final_layer_norm": False,
+    "add_bias_logits": False,
+    "static_position_embeddings": False,
+    "extra_pos_embeddings": 2,
+}
+
+_EXTRACTORS: dict[str, type[PreTrainedModel]] = {
+    "bart": PessExtractor,
+    "t5": PessT5Extractor,
+    "encoder-decoder": PessEncoderDecoderExtractor,
+}
+
+
+class AutoPessExtractor:
+    """Opens an extractor, or warm-starts one from a plain checkpoint, picking the class by the config's `model_type`.
+
+    Example:
+        >>> model = AutoPessExtractor.from_pretrained("facebook/bart-base")  # doctest: +SKIP
+    """
+
+    @staticmethod
+    def from_pretrained(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
+        """Load by Hub id or folder.
+
+        Args:
+            name_or_path: Hub id or folder of a BART, T5 or encoder-decoder checkpoint.
+            **kwargs: As `PreTrainedModel.from_pretrained`.
+
+        Raises:
+            PessError: If the checkpoint's type has no extractor class.
+        """
+        hub_kwargs = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "subfolder") if key in kwargs}
+        config = kwargs.pop("config", None) or AutoConfig.from_pretrained(name_or_path, **hub_kwargs)
+        return AutoPessExtractor.class_for(config, name_or_path).from_pretrained(name_or_path, config=config, **kwargs)
+
+    @staticmethod
+    def class_for(config: PreTrainedConfig, name_or_path: str = "this config") -> type[PreTrainedModel]:
+        """The extractor class for a config.
+
+        Raises:
+            PessError: If its type has none.
+        """
+        if config.model_type not in _EXTRACTORS:
+            raise PessError(
+                f"{name_or_path}: expected a model of type {', '.join(sorted(_EXTRACTORS))}, found "
+                f"{config.model_type!r}. A BERT-like encoder is warm-started with decoder_layers set "
+                "(PessEncoderDecoderExtractor.from_backbone)."
+            )
+        return _EXTRACTORS[config.model_type]
+
+
+def _default_separators(config: PreTrainedConfig) -> None:
+    for name in ("utterance_separator", "persona_separator"):
+        if getattr(config, name, None) is None:
+            setattr(config, name, DEFAULT_SEPARATOR)
+
+
+def _is_encoder_name(name: str) -> bool:
+    return name.startswith(("encoder.", "model.encoder."))
+
+

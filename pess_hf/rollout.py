@@ -1,0 +1,96 @@
+"""Generation during training: greedy, in eval mode, without gradient, for several micro-batches at once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import GenerationConfig, PreTrainedModel
+
+#: What a rollout keeps of the model's generation config: tokens, never beams, lengths or penalties.
+_TOKEN_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id")
+
+
+@contextlib.contextmanager
+def rollout_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Eval mode without gradient; every module's own mode is put back, also after an error.
+
+    In training mode gradient checkpointing switches the cache off and generation goes silently wrong, and dropout
+    would make rollouts differ between resumed and uninterrupted runs.
+
+    Example:
+        >>> layer = torch.nn.Dropout()
+        >>> with rollout_mode(layer):
+        ...     layer.training
+        False
+        >>> layer.training
+        True
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def greedy_config(model: PreTrainedModel, max_new_tokens: int) -> GenerationConfig:
+    """Greedy decoding with the model's special tokens and nothing else of its generation settings.
+
+    Args:
+        model: Its `generation_config` (or config) names the special tokens.
+        max_new_tokens: Tokens written at most.
+    """
+    tokens = {}
+    for name in _TOKEN_FIELDS:
+        value = getattr(model.generation_config, name, None)
+        tokens[name] = value if value is not None else getattr(model.config, name, None)
+    return GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, **tokens)
+
+
+def greedy_rollouts(
+    model: PreTrainedModel, sources: Sequence[torch.Tensor], max_new_tokens: int, batch_size: int = 64
+) -> list[torch.Tensor]:
+    """Write one persona per source, longest sources first so that batches pad little.
+
+    Args:
+        model: The unwrapped model, on the sources' device.
+        sources: Source token ids without padding, each (S,).
+        max_new_tokens: Tokens written at most per source.
+        batch_size: Sources decoded at a time.
+
+    Returns:
+        Generated token ids per source, in the order of `sources`, special tokens included, padding cut off, each (T,).
+
+    Example:
+        >>> greedy_rollouts(model, [torch.tensor([0, 5, 2])], max_new_tokens=8)  # doctest: +SKIP
+        [tensor([2, 0, 7, 2])]
+    """
+    config = greedy_config(model, max_new_tokens)
+    order = sorted(range(len(sources)), key=lambda row: (-len(sources[row]), row))
+    rollouts: dict[int, torch.Tensor] = {}
+    with rollout_mode(model):
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            generated = _generate(model, [sources[row] for row in rows], config)
+            rollouts.update(zip(rows, generated, strict=True))
+    return [rollouts[row] for row in range(len(sources))]
+
+
+def _generate(model: PreTrainedModel, sources: list[torch.Tensor], config: GenerationConfig) -> list[torch.Tensor]:
+    pad = config.pad_token_id
+    input_ids = pad_sequence(sources, batch_first=True, padding_value=pad)  # (B, S)
+    lengths = torch.tensor([len(source) for source in sources], device=input_ids.device)
+    mask = (torch.arange(input_ids.shape[1], device=input_ids.device) < lengths[:, None]).long()  # (B, S)
+    sequences = model.generate(input_ids=input_ids, attention_mask=mask, generation_config=config)  # (B, T)
+    return [_cut_padding(sequence, pad) for sequence in sequences]
+
+
+def _cut_padding(sequence: torch.Tensor, pad: int) -> torch.Tensor:
+    """Drop the padding on the right; T5 starts with its padding token, which stays."""
+    real = sequence.ne(pad).nonzero()
+    return sequence[: int(real[-1]) + 1 if len(real) else 1]

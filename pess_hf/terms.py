@@ -1,0 +1,127 @@
+"""The three terms of one micro-batch, from one forward pass; and their averages between two logs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+
+from pess_hf.decoder_batch import DecoderBatch, Rollout, SentencePairs
+from pess_hf.losses import consistency_loss, dialogue_mean, sentence_representations, token_nll
+
+
+@dataclass(frozen=True)
+class PessTerms:
+    """Unweighted terms of one micro-batch.
+
+    Args:
+        nll_sum: Summed over the reference tokens; the caller divides by the tokens of the global batch.
+        completeness: Mean over dialogues.
+        consistency: Mean over dialogues.
+    """
+
+    nll_sum: torch.Tensor
+    completeness: torch.Tensor
+    consistency: torch.Tensor
+
+    def times(self, num_dialogues: int) -> PessTerms:
+        """The same with the means over dialogues turned into sums."""
+        return PessTerms(self.nll_sum, self.completeness * num_dialogues, self.consistency * num_dialogues)
+
+
+def pess_terms(
+    logits: torch.Tensor,
+    hidden: torch.Tensor,
+    batch: DecoderBatch,
+    num_dialogues: int,
+    temperature: float,
+    label_smoothing: float = 0.0,
+) -> PessTerms:
+    """Compute the terms from what the model returned.
+
+    Args:
+        logits: Scores at the labelled positions, row by row, (N, V).
+        hidden: Last decoder hidden states, (R, T, D).
+        batch: The decoder rows that were run.
+        num_dialogues: B.
+        temperature: Of the consistency term.
+        label_smoothing: Of the likelihood terms.
+
+    Returns:
+        The terms, each a scalar that carries gradient.
+    """
+    wanted = batch.labels.ne(-100)  # (R, T)
+    nll = token_nll(logits, batch.labels[wanted], label_smoothing)  # (N,)
+    row_of_token = wanted.nonzero()[:, 0]  # (N,)
+    is_reference = row_of_token < num_dialogues
+    new_target_rows = row_of_token[~is_reference] - num_dialogues
+    return PessTerms(
+        nll_sum=nll[is_reference].sum(),
+        completeness=dialogue_mean(nll[~is_reference], new_target_rows, num_dialogues),
+        consistency=_mean_consistency(hidden, batch.pairs, num_dialogues, temperature),
+    )
+
+
+def _mean_consistency(
+    hidden: torch.Tensor, pairs: list[SentencePairs], num_dialogues: int, temperature: float
+) -> torch.Tensor:
+    losses = [_consistency(hidden, pair, temperature) for pair in pairs]
+    return torch.stack(losses).sum() / num_dialogues if losses else hidden.new_zeros((), dtype=torch.float32)
+
+
+def _consistency(hidden: torch.Tensor, pair: SentencePairs, temperature: float) -> torch.Tensor:
+    anchors = sentence_representations(hidden[pair.reference_row], _as_read(pair.anchors))  # (A, D)
+    candidates = sentence_representations(hidden[pair.generated_row], _as_read(pair.candidates))  # (K, D)
+    positives, negatives = pair.positives.to(hidden.device), pair.negatives.to(hidden.device)
+    return consistency_loss(anchors, candidates, positives, negatives, temperature)
+
+
+def _as_read(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Label position t is decoder input t + 1: the states that have read the sentence's tokens."""
+    return [(start + 1, end + 1) for start, end in spans]
+
+
+class TermMeter:
+    """Weighted averages of named values between two logs: summed on the device, gathered once when read.
+
+    Example:
+        >>> meter = TermMeter()
+        >>> meter.add({"nll": torch.tensor(6.0)}, weight=2)
+        >>> meter.add({"nll": torch.tensor(2.0)}, weight=2)
+        >>> meter.read()
+        {'nll': 2.0}
+    """
+
+    def __init__(self) -> None:
+        self._totals: dict[str, torch.Tensor] = {}
+
+    def add(self, sums: dict[str, torch.Tensor], weight: float | torch.Tensor) -> None:
+        """Add sums of values and the weight by which `read` divides them.
+
+        Args:
+            sums: One scalar per name.
+            weight: What the sums stand for, such as a number of tokens; the same for all names of this call.
+        """
+        for name, value in sums.items():
+            value = value.detach().float()
+            addend = torch.stack([value, torch.as_tensor(weight, device=value.device, dtype=value.dtype)])  # (2,)
+            self._totals[name] = self._totals[name] + addend if name in self._totals else addend
+
+    def read(self, accelerator: Accelerator | None = None) -> dict[str, float]:
+        """The averages over all processes, after which the meter starts anew; 0 where nothing weighed anything."""
+        names = sorted(self._totals)
+        if not names:
+            return {}
+        totals = torch.stack([self._totals[name] for name in names])  # (names, 2)
+        if accelerator is not None:
+            totals = accelerator.reduce(totals, reduction="sum")
+        self._totals.clear()
+        values = torch.where(totals[:, 1] > 0, totals[:, 0] / totals[:, 1], 0.0).tolist()
+        return dict(zip(names, values, strict=True))
+
+
+def consistent_counts(rollouts: list[Rollout]) -> tuple[int, int]:
+    """How many of the generated sentences are consistent, and how many were generated."""
+    consistent = sum(len(rollout.match.consistent) for rollout in rollouts)
+    return consistent, consistent + sum(len(rollout.match.inconsistent) for rollout in rollouts)

@@ -1,0 +1,293 @@
+"""The trainer: three loss terms from one forward pass, rollouts in windows, persona metrics in evaluation.
+
+Letters: B dialogues in a micro-batch, R decoder rows, T target tokens, V vocabulary, N labelled tokens, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, Seq2SeqTrainer
+from transformers.trainer_utils import EvalLoopOutput
+
+from pess_hf.data.collator import PERSONA_COLUMNS, PersonaCollator
+from pess_hf.decoder_batch import DecoderBatch, Rollout, build_decoder_batch
+from pess_hf.errors import PessError
+from pess_hf.extraction import unique_sentences
+from pess_hf.modeling_extractor import PersonaExtractionMixin
+from pess_hf.rollout import greedy_rollouts
+from pess_hf.rollout_window import ROLLOUT_KEY, RolloutWindow, TokenIds, load_pending, save_pending
+from pess_hf.similarity import PersonaMatcher, persona_scores
+from pess_hf.terms import PessTerms, TermMeter, consistent_counts, pess_terms
+from pess_hf.text import split_pieces
+from pess_hf.training_args import PessTrainingArguments
+
+Batch = dict[str, Any]
+
+
+class PessTrainer(Seq2SeqTrainer):
+    """Trains a persona extractor with likelihood, completeness and consistency (PESS, arXiv 2403.04212).
+
+    Used like `Seq2SeqTrainer`, over rows with `utterances` and `persona`. Both weights at 0 give the plain baseline
+    under the same normalisation: tokens of the whole global batch, whatever the accumulation steps and processes.
+
+    Args:
+        model: A persona extractor, or a PEFT model around one.
+        args: The arguments.
+        matcher: Matches generated with reference sentences; made from `args` when it is first needed otherwise.
+        data_collator: By default a `PersonaCollator` with the model's separators.
+        **kwargs: As `Seq2SeqTrainer`.
+
+    Raises:
+        PessError: If the model is no extractor or there is no tokenizer.
+
+    Example:
+        >>> trainer = PessTrainer(model, args, train_dataset=rows, processing_class=tokenizer)  # doctest: +SKIP
+        >>> trainer.train()  # doctest: +SKIP
+    """
+
+    # The loss is a sum over the tokens of the accumulated batch: the Trainer must not divide it again.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module | None = None,
+        args: PessTrainingArguments | None = None,
+        matcher: PersonaMatcher | None = None,
+        data_collator: PersonaCollator | None = None,
+        **kwargs: Any,
+    ) -> None:
+        tokenizer = kwargs.get("processing_class")
+        if tokenizer is None:
+            raise PessError("PessTrainer: expected the tokenizer as processing_class=, found none.")
+        extractor = _extractor(model)
+        if data_collator is None:
+            data_collator = PersonaCollator(
+                tokenizer, extractor.config.utterance_separator, extractor.config.persona_separator
+            )
+        super().__init__(model, args, data_collator, **kwargs)
+        self._matcher = matcher
+        self._window: RolloutWindow | None = None
+        self._restored_rollouts: TokenIds = []
+        self._train_meter, self._eval_meter = TermMeter(), TermMeter()
+        self._gen_kwargs: dict[str, Any] = {}
+
+    @property
+    def matcher(self) -> PersonaMatcher:
+        """The matcher, loaded when it is first needed."""
+        if self._matcher is None:
+            self._matcher = PersonaMatcher(self.args.similarity_model, self.args.similarity_threshold)
+        return self._matcher
+
+    def pess_is_active(self) -> bool:
+        """Whether the PESS terms are on: a weight is above 0 and training, if it is under way, has reached `pess_start`."""
+        if not self.args.completeness_weight and not self.args.consistency_weight:
+            return False
+        return not self.is_in_train or self.state.global_step >= math.ceil(self.args.pess_start * self.state.max_steps)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        """The weighted sum of the three terms; the signature and the meaning of the arguments are `Trainer`'s."""
+        rollouts = self._rollouts(inputs)
+        batch = self._decoder_batch(inputs, rollouts)
+        outputs = model(**self._model_inputs(inputs, batch))
+        num_dialogues = len(inputs["input_ids"])
+        terms = pess_terms(
+            outputs.logits,
+            outputs.decoder_hidden_states,
+            batch,
+            num_dialogues,
+            self.args.consistency_temperature,
+            self.args.label_smoothing_factor,
+        )
+        scaled = self._scale(model, terms, num_items_in_batch)
+        loss = (
+            scaled.nll_sum
+            + self.args.completeness_weight * scaled.completeness
+            + self.args.consistency_weight * scaled.consistency
+        )
+        if model.training:
+            self._record(self._train_meter, scaled, rollouts, 1 / self.current_gradient_accumulation_steps)
+        else:
+            num_tokens = batch.labels[:num_dialogues].ne(-100).sum()
+            self._record(self._eval_meter, terms.times(num_dialogues), rollouts, num_dialogues, num_tokens)
+        return (loss, outputs) if return_outputs else loss
+
+    def _scale(self, model: nn.Module, terms: PessTerms, num_items: torch.Tensor | int | None) -> PessTerms:
+        """Make the terms add up over accumulation steps and processes to what one big batch gives."""
+        if num_items is None:
+            raise RuntimeError("PessTrainer: the Trainer counted no tokens, so the loss cannot be normalised.")
+        # Before the first training step the Trainer has no accumulation to speak of; evaluation never has.
+        steps = self.current_gradient_accumulation_steps if model.training else 1
+        world = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+        count = torch.as_tensor(num_items, device=terms.nll_sum.device).clamp(min=1)
+        return PessTerms(terms.nll_sum / count * world, terms.completeness / steps, terms.consistency / steps)
+
+    def _record(
+        self,
+        meter: TermMeter,
+        terms: PessTerms,
+        rollouts: list[Rollout] | None,
+        weight: float,
+        nll_weight: float | torch.Tensor | None = None,
+    ) -> None:
+        meter.add({"nll": terms.nll_sum}, weight if nll_weight is None else nll_weight)
+        meter.add({"completeness": terms.completeness, "consistency": terms.consistency}, weight)
+        consistent, generated = consistent_counts(rollouts or [])
+        meter.add({"rollout_consistent_rate": torch.tensor(float(consistent), device=terms.nll_sum.device)}, generated)
+
+    def _rollouts(self, inputs: Batch) -> list[Rollout] | None:
+        """Those that the window made, or, in evaluation, new ones; None while the PESS terms are off."""
+        if ROLLOUT_KEY in inputs or not self.pess_is_active():
+            return inputs.get(ROLLOUT_KEY)
+        return self._roll_out([inputs])[0]
+
+    def _decoder_batch(self, inputs: Batch, rollouts: list[Rollout] | None) -> DecoderBatch:
+        return build_decoder_batch(
+            inputs["persona"],
+            rollouts,
+            self.data_collator.encode_personas,
+            self.matcher.threshold if rollouts is not None else self.args.similarity_threshold,
+            use_completeness=self.args.completeness_weight > 0,
+            use_consistency=self.args.consistency_weight > 0,
+        )
+
+    def _model_inputs(self, inputs: Batch, batch: DecoderBatch) -> Batch:
+        device = inputs["input_ids"].device
+        target_ids = batch.target_ids.to(device)
+        return {
+            "input_ids": inputs["input_ids"],
+            "attention_mask": inputs["attention_mask"],
+            "decoder_input_ids": _extractor(self.model).prepare_decoder_input_ids_from_labels(labels=target_ids),
+            "labels": batch.labels.to(device),
+            "encoder_rows": batch.encoder_rows.to(device),
+        }
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], torch.Tensor | int | None]:
+        """As `Trainer`, through the rollout window of this epoch."""
+        if self._window is None or self._window.source is not epoch_iterator:
+            self._window = RolloutWindow(
+                epoch_iterator, self.args.rollout_steps, self._roll_out, self.pess_is_active, self._restored_rollouts
+            )
+            self._restored_rollouts = []
+        return super().get_batch_samples(self._window, num_batches, device)
+
+    def _roll_out(self, batches: list[Batch], token_ids: TokenIds | None = None) -> list[list[Rollout]]:
+        """Generate for several micro-batches at once and match all of it in one call of the sentence encoder."""
+        if token_ids is None:
+            flat = greedy_rollouts(
+                self.accelerator.unwrap_model(self.model),
+                [ids[mask.bool()] for batch in batches for ids, mask in zip(*_source(batch), strict=True)],
+                self.args.rollout_max_new_tokens,
+                self.args.rollout_batch_size,
+            )
+        else:
+            flat = [ids for rollouts in token_ids for ids in rollouts]
+        generated = self.decode_personas(flat)
+        matches = self.matcher.match(generated, [persona for batch in batches for persona in batch["persona"]])
+        rollouts = iter(map(Rollout, generated, matches, flat))
+        return [list(islice(rollouts, len(batch["persona"]))) for batch in batches]
+
+    def decode_personas(self, token_ids: Any) -> list[list[str]]:
+        """Persona sentences from generated token ids; -100 counts as padding, repeated sentences once.
+
+        Args:
+            token_ids: One sequence of ids per dialogue, such as `trainer.predict(...).predictions`.
+        """
+        pad = self.processing_class.pad_token_id
+        rows = [[pad if token == -100 else int(token) for token in row] for row in token_ids]
+        texts = self.processing_class.batch_decode(rows, skip_special_tokens=True)
+        separator = self.data_collator.persona_separator
+        return [unique_sentences(split_pieces(text, separator)) for text in texts]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As `Trainer.log`, with the unweighted terms beside the training loss."""
+        if "loss" in logs:
+            logs.update(self._train_meter.read(self.accelerator))
+        super().log(logs, start_time)
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+        **gen_kwargs: Any,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """As `Seq2SeqTrainer`, with the loss of `compute_loss`."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad():
+            loss = self.compute_loss(model, inputs, num_items_in_batch=inputs["labels"].ne(-100).sum())
+        if prediction_loss_only or not self.args.predict_with_generate:
+            return loss.detach(), None, None
+        gen_kwargs = {k: v for k, v in {**self._gen_kwargs, **gen_kwargs}.items() if v is not None}
+        if not {"max_length", "max_new_tokens"} & set(gen_kwargs) and self.model.generation_config.max_new_tokens is None:
+            gen_kwargs["max_new_tokens"] = self.args.rollout_max_new_tokens
+        input_ids, attention_mask = _source(inputs)
+        generated = self.model.generate(input_ids=input_ids, attention_mask=attention_mask, **gen_kwargs)
+        return loss.detach(), generated, inputs["labels"]
+
+    def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As `Trainer`, plus the terms and, with generation, persona precision, recall and F1 over the full references."""
+        self._eval_meter.read()
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        terms = self._eval_meter.read(self.accelerator)
+        terms["loss"] = (
+            terms["nll"]
+            + self.args.completeness_weight * terms["completeness"]
+            + self.args.consistency_weight * terms["consistency"]
+        )
+        output.metrics.update({f"{prefix}_{name}": value for name, value in terms.items()})
+        if self.args.predict_with_generate and output.predictions is not None:
+            personas = self.decode_personas(_rows(output.predictions))
+            references = [list(row["persona"]) for row in dataloader.dataset]
+            scores = persona_scores(self.matcher.match(personas[: len(references)], references))
+            output.metrics.update({f"{prefix}_persona_{name}": value for name, value in scores.items()})
+        return output
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = list(PERSONA_COLUMNS)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._window is not None:
+            save_pending(self._window.pending(), output_dir, self.args.process_index)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self._restored_rollouts = load_pending(checkpoint, self.args.process_index, self.args.device)
+
+
+def _source(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    return batch["input_ids"], batch["attention_mask"]
+
+
+def _rows(predictions: Any) -> Iterator[Any]:
+    """Rows of predictions, whether the evaluation loop concatenated them or kept batches."""
+    return iter(predictions) if not isinstance(predictions, list) else chain.from_iterable(predictions)
+
+
+def _extractor(model: Any) -> Any:
+    """The extractor itself, out of a PEFT model where there is one around it."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if not isinstance(base, PersonaExtractionMixin):
+        raise PessError(
+            f"PessTrainer: expected a persona extractor, found {type(base).__name__}. "
+            "Load the model with AutoPessExtractor.from_pretrained."
+        )
+    return base

@@ -1,0 +1,71 @@
+"""Arguments of PESS training, on top of `Seq2SeqTrainingArguments`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import Seq2SeqTrainingArguments
+
+from pess_hf.errors import PessError
+from pess_hf.similarity import DEFAULT_ENCODER, DEFAULT_THRESHOLD
+
+
+@dataclass
+class PessTrainingArguments(Seq2SeqTrainingArguments):
+    """Everything `Seq2SeqTrainingArguments` takes, the weights of the PESS terms and the settings of rollouts.
+
+    With both weights at 0 training is the plain baseline: no rollout is made and no sentence embedded.
+
+    Raises:
+        PessError: For a value outside its range, naming the argument, the range and the value.
+
+    Example:
+        >>> args = PessTrainingArguments(output_dir="runs/x", completeness_weight=0.5)
+        >>> args.consistency_weight
+        0.1
+    """
+
+    completeness_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the completeness term, 0 or more; 0 switches it off."}
+    )
+    consistency_weight: float = field(
+        default=0.1, metadata={"help": "Weight of the consistency term, 0 or more; 0 switches it off."}
+    )
+    consistency_temperature: float = field(
+        default=0.1, metadata={"help": "Temperature of the consistency term, above 0; lower is sharper."}
+    )
+    similarity_model: str = field(
+        default=DEFAULT_ENCODER, metadata={"help": "Sentence encoder that matches personas: Hub id or folder."}
+    )
+    similarity_threshold: float = field(
+        default=DEFAULT_THRESHOLD,
+        metadata={"help": "Cosine, in [-1, 1], from which two persona sentences say the same."},
+    )
+    pess_start: float = field(
+        default=0.3, metadata={"help": "Fraction of training, in [0, 1], before the PESS terms switch on."}
+    )
+    rollout_steps: int = field(
+        default=8, metadata={"help": "Micro-batches generated for at once, 1 or more; more is faster and staler."}
+    )
+    rollout_max_new_tokens: int = field(
+        default=64, metadata={"help": "Tokens written at most for one dialogue in a rollout, 1 or more."}
+    )
+    rollout_batch_size: int = field(
+        default=64, metadata={"help": "Dialogues generated for at a time within a rollout, 1 or more."}
+    )
+
+    def __post_init__(self) -> None:
+        """Check the ranges, then do what the parent does."""
+        _require(self.completeness_weight >= 0, "completeness_weight", "0 or more", self.completeness_weight)
+        _require(self.consistency_weight >= 0, "consistency_weight", "0 or more", self.consistency_weight)
+        _require(self.consistency_temperature > 0, "consistency_temperature", "above 0", self.consistency_temperature)
+        _require(-1 <= self.similarity_threshold <= 1, "similarity_threshold", "in [-1, 1]", self.similarity_threshold)
+        _require(0 <= self.pess_start <= 1, "pess_start", "in [0, 1]", self.pess_start)
+        for name in ("rollout_steps", "rollout_max_new_tokens", "rollout_batch_size"):
+            _require(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
+        super().__post_init__()
+
+
+def _require(is_right: bool, name: str, expected: str, found: float) -> None:
+    if not is_right:
+        raise PessError(f"{name}: expected a number {expected}, found {found}.")
