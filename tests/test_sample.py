@@ -71,12 +71,12 @@ def test_deterministic_across_processes_and_sizes():
 
 
 def first_mentions(row) -> list[int]:
-    """For each persona sentence, the turn that first holds one of its values."""
+    """For each persona sentence, where in the dialogue its value comes first."""
     slots = {value for topic in VALUES.values() for split in topic.values() for value in split}
     places = []
     for sentence in row["persona"]:
         (value,) = slots & set(re.findall(r"\w+", sentence))
-        places.append(next(t for t, text in enumerate(row["utterances"]) if value in re.findall(r"\w+", text)))
+        places.append(re.search(rf"\b{value}\b", " | ".join(row["utterances"])).start())
     return places
 
 
