@@ -34,6 +34,9 @@ def persona_error(tmp_path, name: str, content) -> str:
 CASES = {
     "not JSON": ("a.jsonl", [GOOD, '{"utterances": [oops]}'], ["a.jsonl, line 2:", "JSON", "column 17"]),
     "cut JSON": ("a.jsonl", '{"utterances": ["hel', ["line 1:", "column 17", "Unterminated string"]),
+    "endless number": ("a.jsonl", "1" * 5000, ["line 1: expected JSON", "digits"]),
+    "nested deep": ("a.jsonl", "[" * 99999, ["line 1: expected JSON"]),
+    "huge extra": ("a.jsonl", [{**GOOD, "n": 10**30}], ["column 'n'"]),
     "a list": ("a.jsonl", ["[1]"], ["line 1: expected a JSON object, found a list ([1])"]),
     "no utterances": ("a.jsonl", [GOOD, {"persona": []}], ["line 2, column 'utterances'", "the columns 'persona'"]),
     "text for list": (

@@ -77,6 +77,8 @@ def parse_json(text: str, where: Where) -> Any:
         place = Where(where.file, "line", where.number + error.lineno - 1)
         found = f"at column {error.colno}: {error.msg}"
         raise place.error("JSON", found, "Mend that line, or fetch the file again if it was cut.") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise where.error("JSON", str(error), "Write such a number as text.") from None
     except RecursionError:
         raise where.error("JSON", "lists or objects nested too deep", "Write flat records.") from None
 
