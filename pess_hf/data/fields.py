@@ -30,7 +30,7 @@ def check_text(value: Any, where: Where, column: str, separator: str | None) -> 
     if not isinstance(value, str):
         raise where.error("a text", describe(value), "Put the words between quotation marks.", column)
     if not value.strip():
-        raise where.error("a text with words in it", "a blank one", "Remove it from the list or fill it in.", column)
+        raise where.error("a text with words in it", "a blank one", "Fill it in or remove it.", column)
     if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
         raise where.error(
             "valid Unicode", "half of a surrogate pair", "Write the file again as UTF-8 from its original.", column

@@ -10,7 +10,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pess_hf.data.where import Where, describe
 from pess_hf.errors import PessError
@@ -35,13 +35,20 @@ def read_lines(path: Path) -> Iterator[tuple[Where, str]]:
         PessError: The file is empty or not UTF-8 (the message gives the line and the byte).
     """
     last = 0
-    with path.open("rb") as stream:
+    with _open(path) as stream:
         for number, raw in enumerate(stream, start=1):
             where = Where(str(path), "line", number)
             yield where, _decode(raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw, where)
             last = number
     if not last:
         raise PessError(f"{path}: expected records, found an empty file. Write the file again or name another one.")
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise PessError(f"{path}: expected a readable file, found: {error.strerror}. Check its permissions.") from None
 
 
 def _decode(raw: bytes, where: Where) -> str:
@@ -69,7 +76,9 @@ def parse_json(text: str, where: Where) -> Any:
     except json.JSONDecodeError as error:
         place = Where(where.file, "line", where.number + error.lineno - 1)
         found = f"at column {error.colno}: {error.msg}"
-        raise place.error("JSON", found, "Mend that line; was the file cut or edited by hand?") from None
+        raise place.error("JSON", found, "Mend that line, or fetch the file again if it was cut.") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise where.error("JSON", str(error), "Write such a number as text.") from None
     except RecursionError:
         raise where.error("JSON", "lists or objects nested too deep", "Write flat records.") from None
 
@@ -101,12 +110,18 @@ def read_json(path: Path) -> Iterator[Placed]:
         yield where, _as_object(item, where)
 
 
-def read_csv(path: Path) -> Iterator[Placed]:
-    """Yield the rows of a comma-separated file with a header; a row may span several lines."""
+def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[Placed]:
+    """Yield the rows of a comma-separated file with a header; a row may span several lines.
+
+    Args:
+        path: The file.
+        columns: The columns that must be there, whatever their case and the white space around them.
+    """
     lines = (line + "\n" for _, line in read_lines(path))
     rows = _csv_rows(path, lines)
-    header = next(rows, [])
-    _check_header(path, header)
+    spellings = {name.casefold(): name for name in columns}
+    header = [spellings.get(name.strip().casefold(), name.strip()) for name in next(rows, [])]
+    _check_header(path, header, columns)
     for number, row in enumerate(rows, start=1):
         where = Where(str(path), "row", number)
         if len(row) != len(header):
@@ -125,13 +140,14 @@ def _csv_rows(path: Path, lines: Iterable[str]) -> Iterator[list[str]]:
         raise where.error("comma-separated cells", str(error), "Look for a quotation mark left open.") from None
 
 
-def _check_header(path: Path, header: list[str]) -> None:
+def _check_header(path: Path, header: list[str], columns: tuple[str, ...]) -> None:
     where = Where(str(path), "line", 1)
     twice = [name for name in header if header.count(name) > 1]
     if twice:
         raise where.error("each column once", f"{twice[0]!r} twice", "Rename or remove one of the two.", twice[0])
-    if not any(name.strip() for name in header):
-        raise where.error("column names", "a blank header", "Write the column names on the first line.")
+    if not set(columns) <= set(header):
+        expected = "a header with the columns " + ", ".join(map(repr, columns))
+        raise where.error(expected, ", ".join(map(repr, header)), "Write the column names on the first line.")
 
 
 def read_parquet(path: Path) -> Iterator[Placed]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,8 @@ from pess_hf.data.msc import parse_msc
 from pess_hf.data.options import Options
 from pess_hf.data.parlai import parse_parlai
 from pess_hf.data.rows import parse_rows
-from pess_hf.data.source import Source, find_file, read_hub, stem_of
-from pess_hf.data.spc import CONVERSATION_COLUMN, parse_spc
+from pess_hf.data.source import Source, find_file, read_table, stem_of, table_stem
+from pess_hf.data.spc import COLUMNS, CONVERSATION_COLUMN, parse_spc
 from pess_hf.data.support_rows import parse_support_rows
 from pess_hf.data.tables import persona_features, support_features, to_dataset
 from pess_hf.errors import PessError
@@ -44,8 +45,8 @@ def load_persona_dataset(
     (.csv), Multi-Session Chat persona summaries (.jsonl, .txt), and rows of our own shape (.jsonl, .json, .parquet).
 
     Args:
-        source: `"sample"` (the embedded corpus), a file, a folder with one file a split, the id of a Hub dataset, or
-            a list of such sources, which are joined in order.
+        source: `"sample"` (the embedded corpus), a file, a folder with one file a split, a folder written by
+            `save_to_disk`, the id of a Hub dataset, or a list of such sources, which are joined in order.
         split: `"train"`, `"validation"` or `"test"` of the sample (None: train), of a folder, or of a Hub dataset
             (None where it has only one). Must be None for a single file.
         require_persona: Whether a record without `persona` is an error; if False its persona is an empty list.
@@ -82,8 +83,8 @@ def load_support_dataset(
     own shape.
 
     Args:
-        source: `"sample"` (the embedded corpus), a file, a folder with one file a split, the id of a Hub dataset, or
-            a list of such sources, which are joined in order.
+        source: `"sample"` (the embedded corpus), a file, a folder with one file a split, a folder written by
+            `save_to_disk`, the id of a Hub dataset, or a list of such sources, which are joined in order.
         split: As in `load_persona_dataset`.
         separator: As in `load_persona_dataset`.
 
@@ -108,7 +109,7 @@ def load_support_dataset(
 def _as_list(source: Source | Sequence[Source]) -> list[Source]:
     sources: list[Any] = list(source) if isinstance(source, (list, tuple)) else [source]
     for one in sources:
-        if not isinstance(one, (str, Path)) or not str(one):
+        if not isinstance(one, (str, os.PathLike)) or not os.fspath(one):
             raise PessError(
                 f"expected a source by name or path, found {one!r}. Name a file, a Hub dataset or 'sample'."
             )
@@ -129,7 +130,7 @@ def _persona_rows(source: Source, split: str | None, options: Options) -> Rows:
         return iter(sample.make_persona_sample(split or "train"))
     path = find_file(source, split, PERSONA_EXTENSIONS)
     if path is None:
-        return _parse(read_hub(str(source), split), str(source).replace("/", "-"), options, _persona_parser)
+        return _parse(read_table(source, split), table_stem(source), options, _persona_parser)
     if path.suffix.lower() == ".txt" and not _holds_json(path):
         return parse_parlai(read_lines(path), stem_of(path), options)
     return _parse(_read(path), stem_of(path), options, _persona_parser)
@@ -140,7 +141,7 @@ def _support_rows(source: Source, split: str | None, options: Options) -> Rows:
         return iter(sample.make_support_sample(split or "train"))
     path = find_file(source, split, SUPPORT_EXTENSIONS)
     if path is None:
-        return _parse(read_hub(str(source), split), str(source).replace("/", "-"), options, _support_parser)
+        return _parse(read_table(source, split), table_stem(source), options, _support_parser)
     return _parse(_read(path), stem_of(path), options, _support_parser)
 
 
@@ -151,8 +152,11 @@ def _holds_json(path: Path) -> bool:
 
 
 def _read(path: Path) -> Iterator[Placed]:
-    readers = {".csv": read_csv, ".json": read_json, ".parquet": read_parquet}
-    return readers.get(path.suffix.lower(), read_json_lines)(path)
+    extension = path.suffix.lower()
+    if extension == ".csv":
+        return read_csv(path, COLUMNS)
+    readers = {".json": read_json, ".parquet": read_parquet}
+    return readers.get(extension, read_json_lines)(path)
 
 
 def _parse(records: Iterator[Placed], stem: str, options: Options, choose: Callable[[Placed], _Parser]) -> Rows:
@@ -179,5 +183,5 @@ def _support_parser(first: Placed) -> _Parser:
         return parse_esconv
     present = ", ".join(repr(name) for name in record) or "none"
     raise where.error(
-        "a column 'turns' (our rows) or 'dialog' (ESConv)", f"the columns {present}", "Is this a support dataset?"
+        "a column 'turns' (our rows) or 'dialog' (ESConv)", f"the columns {present}", "Name a support dataset."
     )

@@ -41,10 +41,13 @@ def parse_msc(records: Iterable[Placed], stem: str, options: Options) -> Iterato
             utterances[speaker].append(text)
             if options.require_persona or "agg_persona_list" in turn:
                 personas[speaker] = take_texts(turn, "agg_persona_list", where, options.separator)
-        episode = _episode_id(record, where)
         for speaker in SPEAKERS:
             if not utterances[speaker]:
-                raise where.error(f"turns of {speaker!r}", "none", "Is the episode cut?", "dialog")
+                raise where.error(
+                    f"turns of {speaker!r}", "none", "Remove the episode, or fetch the file again.", "dialog"
+                )
+        episode = _episode_id(record, where)
+        for speaker in SPEAKERS:
             yield {
                 "dialogue_id": f"msc/{stem}/{episode}/{speaker}",
                 "utterances": utterances[speaker],
@@ -63,8 +66,7 @@ def _speaker(turn: Any, t: int, where: Where) -> str:
 
 def _episode_id(record: Record, where: Where) -> str:
     """`initial_data_id` of the episode, or the `convai2_id` that its turns carry."""
-    turns = record["dialog"]
-    own = take_label(record, "initial_data_id", where) or take_label(turns[0], "convai2_id", where) if turns else ""
+    own = take_label(record, "initial_data_id", where) or take_label(record["dialog"][0], "convai2_id", where)
     if not own:
         raise where.error(
             "the key 'initial_data_id', or 'convai2_id' in the turns",

@@ -94,7 +94,7 @@ def _dialogues(lines: Iterable[tuple[Where, str]], options: Options) -> Iterator
 def _split_number(line: str, where: Where) -> tuple[int, str]:
     match = _NUMBERED.match(line)
     if match is None:
-        raise where.error("a line number, a blank and the text", describe(line), "Is this ParlAI text, and whole?")
+        raise where.error("a line number, a blank and the text", describe(line), "Give ParlAI text, whole.")
     return int(match[1]), match[2]
 
 

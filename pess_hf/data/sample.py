@@ -1,7 +1,8 @@
 """The embedded corpus: dialogues made by a seeded grammar, all sentences written for this project.
 
-The same split, size and seed give the same rows on every machine, and a smaller size gives the first rows of a larger
-one.
+A turn tells no fact, one, or two; turns without one greet, chat, come back to an earlier fact, or speak of somebody
+else. The same split, size and seed give the same rows on every machine, and a smaller size gives the first rows of a
+larger one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from pess_hf.data.sample_grammar import GREETINGS, OTHERS, QUESTIONS, SMALL_TALK, TOPICS
+from pess_hf.data.sample_grammar import GREETINGS, LEADS, LINKS, OTHERS, QUESTIONS, SMALL_TALK, TOPICS
 from pess_hf.data.sample_support import Told, support_dialogue
 from pess_hf.data.sample_values import VALUES
 from pess_hf.errors import PessError
@@ -21,6 +22,8 @@ NAME = "sample"
 PERSONA_SIZES = {"train": 1600, "validation": 120, "test": 160}
 SUPPORT_SIZES = {"train": 600, "validation": 60, "test": 80}
 MIN_TURNS, MAX_TURNS = 5, 9
+#: How often a fact shares the turn of the one before it.
+_IN_ONE_TURN = 0.45
 
 
 @dataclass(frozen=True)
@@ -132,37 +135,59 @@ def _told(fact: Fact) -> Told:
 
 def _persona_dialogue(split: str, random: Random) -> dict[str, list[str]]:
     facts = _facts(split, random.randint(3, 5), random)
-    fillers = random.randint(max(MIN_TURNS - len(facts), 1), min(MAX_TURNS - len(facts), 4))
+    tellings = _pair_up(facts, random)
+    fillers = random.randint(max(MIN_TURNS - len(tellings), 1), min(MAX_TURNS - len(tellings), 4))
     greets = random.random() < 0.6
-    slots: list[Fact | None] = [*facts, *[None] * (fillers - greets)]
+    slots: list[list[Fact]] = [*tellings, *[[] for _ in range(fillers - greets)]]
     random.shuffle(slots)
     greeting = [random.choice(GREETINGS)] if greets else []
     utterances = [*greeting, *_tell(slots, split, random)]
-    return {"utterances": utterances, "persona": [fact.persona for fact in slots if fact is not None]}
+    return {"utterances": utterances, "persona": [fact.persona for told in slots for fact in told]}
 
 
-def _tell(slots: list[Fact | None], split: str, random: Random) -> Iterator[str]:
+def _pair_up(facts: list[Fact], random: Random) -> list[list[Fact]]:
+    """Group the facts by turn: one or two in each."""
+    tellings: list[list[Fact]] = []
+    for fact in facts:
+        if tellings and len(tellings[-1]) == 1 and random.random() < _IN_ONE_TURN:
+            tellings[-1].append(fact)
+        else:
+            tellings.append([fact])
+    return tellings
+
+
+def _tell(slots: list[list[Fact]], split: str, random: Random) -> Iterator[str]:
     told: list[Fact] = []
     small_talk = random.sample(SMALL_TALK, len(slots))
-    taken = {fact.topic for fact in slots if fact is not None}
+    taken = {fact.topic for facts in slots for fact in facts}
     others = [pair for pair in OTHERS if pair[0] not in taken]
     random.shuffle(others)
-    for fact in slots:
-        if fact is not None:
-            told.append(fact)
-            question = f" {random.choice(QUESTIONS)}" if random.random() < 0.2 else ""
-            yield fact.utterance + question
-        else:
-            yield _filler(told, others, small_talk, split, random)
+    for facts in slots:
+        told += facts
+        yield _fact_turn(facts, random) if facts else _filler(told, others, small_talk, split, random)
+
+
+def _fact_turn(facts: list[Fact], random: Random) -> str:
+    text = facts[0].utterance
+    if random.random() < 0.3:
+        text = random.choice(LEADS) + _inside(text)
+    for fact in facts[1:]:
+        text = text.rstrip(".") + random.choice(LINKS) + _inside(fact.utterance)
+    return f"{text} {random.choice(QUESTIONS)}" if random.random() < 0.2 else text
+
+
+def _inside(sentence: str) -> str:
+    """The sentence as it is written inside another one."""
+    return sentence if sentence.startswith("I ") else sentence[0].lower() + sentence[1:]
 
 
 def _filler(told: list[Fact], others: list[tuple[str, str]], small_talk: list[str], split: str, random: Random) -> str:
     """A turn without a new fact: about somebody else, an echo of a fact already told, or small talk."""
     draw = random.random()
-    if draw < 0.35 and others:
+    if draw < 0.45 and others:
         topic, template = others.pop()
         return fill(template, random.choice(VALUES[topic][split]))
-    if draw < 0.5 and told:
+    if draw < 0.6 and told:
         fact = random.choice(told)
         return fill(TOPICS[fact.topic].echo, fact.value)
     return small_talk.pop()

@@ -286,6 +286,12 @@ SMALL_TALK = (
     "Good for you!",
     "Wow, that is impressive.",
     "I see what you mean.",
+    "I was just about to ask you the same.",
+    "I hope you slept better than my neighbors did.",
+    "My friends would agree with you.",
+    "I am taking a short break from everything.",
+    "I will tell my colleagues about that one.",
+    "My day has been rather slow so far.",
 )
 #: (topic of the value, sentence): facts about somebody else, for an extractor to get wrong.
 OTHERS = (
@@ -302,5 +308,8 @@ OTHERS = (
     ("fear", "My nephew screams when he hears about {v}."),
     ("allergy", "A girl at work cannot have {v}."),
 )
+#: What may come before a fact in the same sentence, and between two facts.
+LEADS = ("You may laugh, but ", "To be honest, ", "Not that anyone asked, but ", "Since we are talking, ", "Well, ")
+LINKS = (", and ", "; besides, ", ", and by the way, ", "; apart from that, ")
 #: What may follow a fact in the same turn.
 QUESTIONS = ("How about you?", "And you?", "What about yourself?", "Can you relate?")

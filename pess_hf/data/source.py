@@ -15,6 +15,8 @@ from pess_hf.errors import PessError
 #: What a caller may name: "sample", a path, or a Hub dataset id.
 Source = str | os.PathLike[str]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+#: A folder with one of these was written by `datasets`' `save_to_disk`.
+_SAVED = ("state.json", "dataset_dict.json")
 #: Names under which files of the validation split go about.
 _VALIDATION = ("validation", "valid", "val", "dev")
 
@@ -28,12 +30,15 @@ def find_file(source: Source, split: str | None, extensions: tuple[str, ...]) ->
         extensions: The file extensions that can be read, with their dot.
 
     Returns:
-        The file, or None where `source` is no path on this machine but can be the id of a Hub dataset.
+        The file, or None where `source` is for `read_table`: a folder written by `save_to_disk`, or no path on this
+        machine but possibly the id of a Hub dataset.
 
     Raises:
         PessError: No such file, an extension that cannot be read, or a split that does not fit.
     """
     path = Path(source).expanduser()
+    if path.is_dir() and any((path / name).is_file() for name in _SAVED):
+        return None
     if path.is_dir():
         path = _file_of_split(path, split, extensions)
     elif path.is_file():
@@ -88,40 +93,60 @@ def stem_of(path: Path) -> str:
     return f"{folder}_{path.stem}" if re.fullmatch(r"session_\d+", folder) else path.stem
 
 
-def read_hub(source: str, split: str | None) -> Iterator[Placed]:
-    """Yield the rows of a Hub dataset; a dataset of JSON texts (one column `text`) is parsed.
+def table_stem(source: Source) -> str:
+    """The name of a Hub dataset or a saved one in ids.
+
+    Example:
+        >>> table_stem("ann/chats")
+        'ann-chats'
+    """
+    return Path(source).name if Path(source).is_dir() else str(source).replace("/", "-")
+
+
+def read_table(source: Source, split: str | None) -> Iterator[Placed]:
+    """Yield the rows of a Hub or saved dataset; a dataset of JSON texts (one column `text`) is parsed.
 
     Args:
-        source: The id, `owner/name`.
+        source: The id, `owner/name`, or a folder written by `save_to_disk`.
         split: The split; None where the dataset has only one.
 
     Raises:
-        PessError: The dataset cannot be fetched, or has several splits and none was named.
+        PessError: The dataset cannot be fetched, has no such split, or has several and none was named.
     """
     import datasets
 
-    try:
-        loaded = datasets.load_dataset(source, split=split)
-    except (OSError, ValueError, RuntimeError, ConnectionError) as error:
-        reason = " ".join(str(error).split())
-        raise PessError(
-            f"{source}: expected a path or the id of a Hub dataset, found no such path, and the Hub says: {reason} "
-            "Check the spelling, the split and the network."
-        ) from None
+    saved = Path(source).is_dir()
+    loaded = datasets.load_from_disk(str(source)) if saved else _fetch(str(source), split)
     if isinstance(loaded, datasets.DatasetDict):
-        loaded = _only_split(source, loaded)
+        loaded = _one_split(source, loaded, split)
+    elif saved and split is not None:
+        found = f"found split={split!r} for a dataset without splits"
+        raise PessError(f"{source}: expected no split, {found}. Leave it out.")
     for number, row in enumerate(loaded, start=1):
-        where = Where(source if split is None else f"{source} ({split})", "row", number)
+        where = Where(str(source) if split is None else f"{source} ({split})", "row", number)
         yield where, _from_text(dict(row), where)
 
 
-def _only_split(source: str, splits: Any) -> Any:
-    if len(splits) != 1:
+def _fetch(source: str, split: str | None) -> Any:
+    import datasets
+
+    try:
+        return datasets.load_dataset(source, split=split)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
         raise PessError(
-            f"{source}: expected the name of a split, found none among {', '.join(splits)}. "
-            "Name one, such as split='train'."
-        )
-    return next(iter(splits.values()))
+            f"{source}: expected a path or the id of a Hub dataset, found no such path, and the Hub says: {reason}. "
+            "Check the spelling, the split and the network."
+        ) from None
+
+
+def _one_split(source: Source, splits: Any, split: str | None) -> Any:
+    if split is None and len(splits) == 1:
+        return next(iter(splits.values()))
+    if split not in splits:
+        names = ", ".join(splits)
+        raise PessError(f"{source}: expected one of the splits {names}, found split={split!r}. Name one of these.")
+    return splits[split]
 
 
 def _from_text(row: dict[str, Any], where: Where) -> dict[str, Any]:

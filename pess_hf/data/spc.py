@@ -20,6 +20,7 @@ from pess_hf.data.where import Where, describe
 
 PERSONA_COLUMNS = ("user 1 personas", "user 2 personas")
 CONVERSATION_COLUMN = "Best Generated Conversation"
+COLUMNS = (*PERSONA_COLUMNS, CONVERSATION_COLUMN)
 _TURN = re.compile(r"\W*user\s*([12])\s*:\s*(.*)", re.IGNORECASE)
 _ASIDE = re.compile(r"[\[(*]")
 _OTHER_SPEAKER = re.compile(r"[A-Z][\w.'-]*( \w+)?: ")
@@ -49,13 +50,16 @@ def parse_spc(records: Iterable[Placed], stem: str, options: Options) -> Iterato
             utterances = [check_text(text, where, CONVERSATION_COLUMN, options.separator) for text in turns[user]]
             if not utterances:
                 raise where.error(
-                    f"turns that start with 'User {user}:'", "none", "Is the conversation cut?", CONVERSATION_COLUMN
+                    f"turns that start with 'User {user}:'",
+                    "none",
+                    "Remove the row, or fetch the file again.",
+                    CONVERSATION_COLUMN,
                 )
             sentences = filter(str.strip, _take_cell(record, column, where).splitlines())
             persona = [check_text(sentence.strip(), where, column, options.separator) for sentence in sentences]
             yield {"dialogue_id": f"spc/{stem}/{n}/user_{user}", "utterances": utterances, "persona": persona}
     if left_out:
-        logger.info(
+        logger.warning(
             "%s: %d lines belong to neither user (stage directions and the like) and are left out", stem, left_out
         )
 
