@@ -1,5 +1,6 @@
 """The real huggingface_hub and transformers clients against the loopback Hub: no part of a client is patched."""
 
+import itertools
 import json
 
 import pytest
@@ -286,8 +287,13 @@ def test_the_client_heals_what_it_retries(hub, write, folder, step, how):
     assert hub.repo(REPO).file("main", "weights.bin").data == (folder / "weights.bin").read_bytes()
 
 
-@pytest.mark.parametrize("step", ["create", "preupload", "lfs-batch", "lfs-put", "commit"])
-@pytest.mark.parametrize("status", [403, 404])
+@pytest.mark.parametrize(
+    ("step", "status"),
+    [
+        *itertools.product(["create", "preupload", "lfs-batch", "lfs-put", "commit"], [403, 404]),
+        ("create", 500),  # not retried by the client, as the commit is not
+    ],
+)
 def test_a_refused_upload_publishes_nothing_and_a_second_one_completes(hub, write, folder, step, status):
     if step != "create":
         write.create_repo(REPO)
