@@ -1,0 +1,130 @@
+"""What a finished run left behind: the files that a model card is made from, read and checked."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pess_hf.errors import PessError
+
+_HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
+# "runs/first" has the shape of a Hub id; nobody publishes under these names, and recipes write to them.
+_LOCAL_FOLDERS = {"checkpoint", "checkpoints", "data", "model", "models", "output", "outputs", "runs", "tmp"}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The contents of a run folder.
+
+    Attributes:
+        path: The folder.
+        config: ``config.json``; empty for an adapter that was saved without one.
+        adapter: ``adapter_config.json``; empty unless an adapter was trained.
+        metrics: ``metrics.json``, the measured numbers only.
+        run: ``run.json``, what the recipe wrote about itself.
+        state: ``trainer_state.json``; empty where there is none.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    adapter: dict[str, Any]
+    metrics: dict[str, float]
+    run: dict[str, Any]
+    state: dict[str, Any]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the run, flat."""
+        arguments = self.run.get("arguments") or {}
+        return arguments if isinstance(arguments, dict) else {}
+
+
+def read_run_folder(path: str | Path) -> RunFolder:
+    """Read the files of a finished run.
+
+    Args:
+        path: The recipe's output folder.
+
+    Returns:
+        What the files say; numbers that are null, NaN or infinite are left out of `metrics`.
+
+    Raises:
+        PessError: If the folder or one of its files is missing or is not what a recipe writes.
+
+    Example:
+        >>> import json, tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name, value in {"config": {}, "metrics": {"test_loss": 0.5}, "run": {}}.items():
+        ...     _ = (folder / f"{name}.json").write_text(json.dumps(value))
+        >>> read_run_folder(folder).metrics
+        {'test_loss': 0.5}
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise PessError(f"{path}: expected the output folder of a finished run, found no folder. Check the path.")
+    adapter = _read_object(path / "adapter_config.json", needed=False)
+    return RunFolder(
+        path=path,
+        config=_read_object(path / "config.json", needed=not adapter),
+        adapter=adapter,
+        metrics=_numbers(path / "metrics.json"),
+        run=_read_object(path / "run.json"),
+        state=_read_object(path / "trainer_state.json", needed=False),
+    )
+
+
+def _read_object(path: Path, needed: bool = True) -> dict[str, Any]:
+    """The JSON object in a file; empty where an optional file is missing."""
+    if not path.exists() and not needed:
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PessError(f"{path}: no such file. A recipe writes it when its run ends; let the run finish.") from None
+    except (OSError, ValueError) as error:
+        raise PessError(
+            f"{path}: expected JSON, found what cannot be read ({error}). Run the recipe again."
+        ) from error
+    if not isinstance(value, dict):
+        raise PessError(f"{path}: expected a JSON object, found {type(value).__name__}. Run the recipe again.")
+    return value
+
+
+def _numbers(path: Path) -> dict[str, float]:
+    """The finite numbers of a metrics file; a value of another kind is an error, null means not measured."""
+    found: dict[str, float] = {}
+    for name, value in _read_object(path).items():
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise PessError(f"{path}: expected a number for {name!r}, found {value!r}. Run the recipe again.")
+        if math.isfinite(value):
+            found[name] = value
+    return found
+
+
+def as_hub_id(name: object, near: Path | None = None, bare: bool = False) -> str | None:
+    """`name` if it can be the id of a repository on the Hub, else None; nothing is looked up on the network.
+
+    Args:
+        name: What a run was given as its model or data: a Hub id, a path, or nothing.
+        near: A folder; paths relative to it or to one of its parents count as local.
+        bare: Accept an id without a namespace ("gpt2").
+
+    Returns:
+        The id, or None for a path, a URL or anything else.
+
+    Example:
+        >>> as_hub_id("facebook/bart-base"), as_hub_id("/tmp/run"), as_hub_id("runs/first")
+        ('facebook/bart-base', None, None)
+    """
+    if not isinstance(name, str) or not _HUB_ID.fullmatch(name) or not (bare or "/" in name):
+        return None
+    if name.split("/")[0].lower() in _LOCAL_FOLDERS:
+        return None
+    places = [Path(), *([near.resolve(), *near.resolve().parents] if near else [])]
+    return None if any((place / name).exists() for place in places) else name
