@@ -133,7 +133,12 @@ def build_decoder_batch(
 
 
 def _sentence_pairs(
-    match: PersonaMatch, reference: EncodedTarget, generated: EncodedTarget, row: int, generated_row: int, threshold: float
+    match: PersonaMatch,
+    reference: EncodedTarget,
+    generated: EncodedTarget,
+    row: int,
+    generated_row: int,
+    threshold: float,
 ) -> SentencePairs:
     """Positives and negatives over the sentences whose tokens survived truncation."""
     anchors, candidates = _nonempty(reference.spans), _nonempty(generated.spans)

@@ -6,11 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from transformers.utils import logging
+
 from pess_hf.errors import PessError
 from pess_hf.text import DEFAULT_SEPARATOR, clean, join_pieces
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -167,3 +172,18 @@ def _spans(persona: list[str], offsets: list[tuple[int, int]], separator: str) -
         spans.append((start, token))
         first_char = last_char + len(separator)
     return spans
+
+
+def warn_of_truncation(dropped: Sequence[int], what: str, limit: str) -> None:
+    """Log once what truncation leaves out; nothing where nothing is.
+
+    Args:
+        dropped: Pieces left out or cut, per dialogue.
+        what: The pieces, such as "oldest utterances".
+        limit: The setting that decides.
+    """
+    if any(dropped):
+        logger.warning(
+            f"{sum(dropped)} {what} in {sum(map(bool, dropped))} of {len(dropped)} dialogues are left out or cut: "
+            f"they do not fit {limit}."
+        )

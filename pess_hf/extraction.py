@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
-from transformers.utils import logging
 
-from pess_hf.encoding import encode_sources
+from pess_hf.encoding import encode_sources, warn_of_truncation
 from pess_hf.rollout import rollout_mode
 from pess_hf.text import fold, split_pieces
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-logger = logging.get_logger(__name__)
 
 
 def extract_personas(
@@ -32,7 +29,7 @@ def extract_personas(
 ) -> list[list[str]]:
     """Generate personas in length-sorted batches; see `PersonaExtractionMixin.extract` for the arguments."""
     sources = encode_sources(tokenizer, dialogues, model.config.utterance_separator, max_source_length)
-    warn_of_truncation([source.num_dropped for source in sources], max_source_length)
+    warn_of_truncation([source.num_dropped for source in sources], "oldest utterances", "max_source_length")
     order = sorted(range(len(sources)), key=lambda row: (-len(sources[row].input_ids), row))
     personas: list[list[str]] = [[] for _ in sources]
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
@@ -66,17 +63,3 @@ def unique_sentences(sentences: Sequence[str]) -> list[str]:
     for sentence in sentences:
         seen.setdefault(fold(sentence), sentence)
     return list(seen.values())
-
-
-def warn_of_truncation(dropped: Sequence[int], max_source_length: int) -> None:
-    """Log once what truncation left out: how many utterances of how many dialogues.
-
-    Args:
-        dropped: Utterances left out of each dialogue.
-        max_source_length: The limit that made it so.
-    """
-    if any(dropped):
-        logger.warning(
-            f"{sum(dropped)} of the oldest utterances, in {sum(map(bool, dropped))} of {len(dropped)} dialogues, do not "
-            f"fit max_source_length={max_source_length} and were left out or cut."
-        )

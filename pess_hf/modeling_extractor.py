@@ -5,7 +5,7 @@ Letters: B dialogues, S source tokens, R decoder rows, T target tokens, V vocabu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,15 +15,16 @@ from transformers import (
     AutoConfig,
     BartForConditionalGeneration,
     EncoderDecoderModel,
-    GenerationMixin,
     PreTrainedConfig,
     PreTrainedModel,
     T5ForConditionalGeneration,
 )
 from transformers.modeling_outputs import ModelOutput
 
+from pess_hf.encoder_cache import EncoderCache
 from pess_hf.errors import PessError
 from pess_hf.extraction import extract_personas
+from pess_hf.rollout import greedy_config
 from pess_hf.text import DEFAULT_SEPARATOR
 from pess_hf.warm_start import encoder_decoder_from_bert
 
@@ -67,17 +68,32 @@ class PersonaExtractionMixin:
         self.config.persona_separator = persona
         return self
 
-    def freeze_encoder(self, frozen: bool = True) -> Self:
+    def freeze_encoder(self, frozen: bool = True, cache_rows: int = 0) -> Self:
         """Take the encoder out of training (or back in); a frozen encoder also runs without dropout.
 
         Embeddings that the decoder uses too stay trainable.
+
+        Args:
+            frozen: Out of training or back in.
+            cache_rows: How many dialogues' encoder outputs are kept in memory during training, so that a dialogue
+                that is read again (next epoch, rollout) is not encoded again. 0 keeps none. It is refused where the
+                encoder shares its embeddings with a decoder that trains.
+
+        Raises:
+            PessError: If the cache is asked for and the encoder would still change.
         """
         encoder = self.get_encoder()
         shared = {id(p) for name, p in self.named_parameters(remove_duplicate=False) if not _is_encoder_name(name)}
         for parameter in encoder.parameters():
             if id(parameter) not in shared:
                 parameter.requires_grad_(not frozen)
+        if cache_rows and any(parameter.requires_grad for parameter in _without_pooler(encoder)):
+            raise PessError(
+                f"cache_rows={cache_rows}: expected an encoder that stays as it is; this one is trained or shares its "
+                "embeddings with the decoder. Leave the cache out."
+            )
         self._encoder_is_frozen = frozen
+        self._encoder_cache = EncoderCache(cache_rows) if cache_rows else None
         return self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
@@ -158,7 +174,15 @@ class PersonaExtractionMixin:
         )
 
     def encode(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Encode source tokens (B, S) into (B, S, D)."""
+        """Encode source tokens (B, S) into (B, S, D), from the cache where a frozen encoder has one."""
+        cache = getattr(self, "_encoder_cache", None)
+        return (
+            cache(input_ids, attention_mask, self._run_encoder)
+            if cache
+            else self._run_encoder(input_ids, attention_mask)
+        )
+
+    def _run_encoder(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         return self.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)[0]
 
     def decode(self, decoder_input_ids: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -306,15 +330,16 @@ class PessEncoderDecoderExtractor(PersonaExtractionMixin, EncoderDecoderModel):
         encoder, decoder = encoder_decoder_from_bert(name_or_path, decoder_layers, **kwargs)
         model = cls(encoder=encoder, decoder=decoder)
         model.config.vocab_size = decoder.config.vocab_size
+        model.config.decoder_start_token_id = decoder.config.bos_token_id
+        model.config.eos_token_id = decoder.config.eos_token_id
+        model.config.pad_token_id = decoder.config.pad_token_id
+        model.generation_config = greedy_config(model, max_new_tokens=64)
         return model
-
-    def encode(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """See `PersonaExtractionMixin.encode`."""
-        encoded = super().encode(input_ids, attention_mask)
-        return self.enc_to_dec_proj(encoded) if hasattr(self, "enc_to_dec_proj") else encoded
 
     def decode(self, decoder_input_ids: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """See `PersonaExtractionMixin.decode`."""
+        if hasattr(self, "enc_to_dec_proj"):
+            encoded = self.enc_to_dec_proj(encoded)
         return self.decoder.base_model(
             input_ids=decoder_input_ids, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
         )[0]
@@ -385,7 +410,9 @@ def _default_separators(config: PreTrainedConfig) -> None:
             setattr(config, name, DEFAULT_SEPARATOR)
 
 
+def _without_pooler(encoder: nn.Module) -> Iterator[nn.Parameter]:
+    return (parameter for name, parameter in encoder.named_parameters() if not name.startswith("pooler."))
+
+
 def _is_encoder_name(name: str) -> bool:
     return name.startswith(("encoder.", "model.encoder."))
-
-

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
 #: What a rollout keeps of the model's generation config: tokens, never beams, lengths or penalties.
 _TOKEN_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id")
@@ -86,7 +87,8 @@ def _generate(model: PreTrainedModel, sources: list[torch.Tensor], config: Gener
     input_ids = pad_sequence(sources, batch_first=True, padding_value=pad)  # (B, S)
     lengths = torch.tensor([len(source) for source in sources], device=input_ids.device)
     mask = (torch.arange(input_ids.shape[1], device=input_ids.device) < lengths[:, None]).long()  # (B, S)
-    sequences = model.generate(input_ids=input_ids, attention_mask=mask, generation_config=config)  # (B, T)
+    encoded = BaseModelOutput(last_hidden_state=model.encode(input_ids, mask))  # (B, S, D)
+    sequences = model.generate(encoder_outputs=encoded, attention_mask=mask, generation_config=config)  # (B, T)
     return [_cut_padding(sequence, pad) for sequence in sequences]
 
 

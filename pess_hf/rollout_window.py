@@ -92,7 +92,9 @@ def save_pending(pending: TokenIds, folder: str | Path, rank: int) -> None:
         folder: The checkpoint's folder.
         rank: This process; each keeps its own.
     """
-    tensors = {f"{index:04d}": pad_labels([ids.tolist() for ids in rollouts]) for index, rollouts in enumerate(pending)}
+    tensors = {
+        f"{index:04d}": pad_labels([ids.tolist() for ids in rollouts]) for index, rollouts in enumerate(pending)
+    }
     Path(folder).mkdir(parents=True, exist_ok=True)
     save_file(tensors, Path(folder) / _FILE.format(rank=rank))
 

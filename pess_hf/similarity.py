@@ -204,14 +204,18 @@ class PersonaMatcher:
             ValueError: If the two lists differ in length.
         """
         if len(generated) != len(reference):
-            raise ValueError(f"match: expected as many generated as reference lists, {len(generated)} != {len(reference)}.")
+            raise ValueError(
+                f"match: expected as many generated as reference lists, {len(generated)} != {len(reference)}."
+            )
         vectors = self._embed(generated, reference)
         return [
             match_sentences(self._similarity(vectors, wanted, written), written, self.threshold)
             for written, wanted in zip(generated, reference, strict=True)
         ]
 
-    def _similarity(self, vectors: dict[str, np.ndarray], reference: Sequence[str], generated: Sequence[str]) -> np.ndarray:
+    def _similarity(
+        self, vectors: dict[str, np.ndarray], reference: Sequence[str], generated: Sequence[str]
+    ) -> np.ndarray:
         if not reference or not generated:
             return np.zeros((len(reference), len(generated)), dtype=np.float32)
         rows = np.stack([vectors[sentence] for sentence in reference])  # (m, E)

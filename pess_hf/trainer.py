@@ -86,7 +86,7 @@ class PessTrainer(Seq2SeqTrainer):
         return self._matcher
 
     def pess_is_active(self) -> bool:
-        """Whether the PESS terms are on: a weight is above 0 and training, if it is under way, has reached `pess_start`."""
+        """Whether the PESS terms are on: a weight is above 0 and training, if under way, has reached `pess_start`."""
         if not self.args.completeness_weight and not self.args.consistency_weight:
             return False
         return not self.is_in_train or self.state.global_step >= math.ceil(self.args.pess_start * self.state.max_steps)
@@ -188,12 +188,10 @@ class PessTrainer(Seq2SeqTrainer):
     def _roll_out(self, batches: list[Batch], token_ids: TokenIds | None = None) -> list[list[Rollout]]:
         """Generate for several micro-batches at once and match all of it in one call of the sentence encoder."""
         if token_ids is None:
-            flat = greedy_rollouts(
-                self.accelerator.unwrap_model(self.model),
-                [ids[mask.bool()] for batch in batches for ids, mask in zip(*_source(batch), strict=True)],
-                self.args.rollout_max_new_tokens,
-                self.args.rollout_batch_size,
-            )
+            sources = [ids[mask.bool()] for batch in batches for ids, mask in zip(*_source(batch), strict=True)]
+            model = self.accelerator.unwrap_model(self.model)
+            with self.accelerator.autocast():
+                flat = greedy_rollouts(model, sources, self.args.rollout_max_new_tokens, self.args.rollout_batch_size)
         else:
             flat = [ids for rollouts in token_ids for ids in rollouts]
         generated = self.decode_personas(flat)
@@ -234,15 +232,20 @@ class PessTrainer(Seq2SeqTrainer):
         if prediction_loss_only or not self.args.predict_with_generate:
             return loss.detach(), None, None
         gen_kwargs = {k: v for k, v in {**self._gen_kwargs, **gen_kwargs}.items() if v is not None}
-        if not {"max_length", "max_new_tokens"} & set(gen_kwargs) and self.model.generation_config.max_new_tokens is None:
+        if (
+            not {"max_length", "max_new_tokens"} & set(gen_kwargs)
+            and self.model.generation_config.max_new_tokens is None
+        ):
             gen_kwargs["max_new_tokens"] = self.args.rollout_max_new_tokens
         input_ids, attention_mask = _source(inputs)
         generated = self.model.generate(input_ids=input_ids, attention_mask=attention_mask, **gen_kwargs)
         return loss.detach(), generated, inputs["labels"]
 
     def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """As `Trainer`, plus the terms and, with generation, persona precision, recall and F1 over the full references."""
+        """As `Trainer`, plus the terms and, with generation, persona precision, recall and F1 (full references)."""
         self._eval_meter.read()
+        if self.args.predict_with_generate:  # without compute_metrics the Trainer would ask for the loss alone
+            kwargs["prediction_loss_only"] = self.args.prediction_loss_only
         output = super().evaluation_loop(dataloader, *args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
         terms = self._eval_meter.read(self.accelerator)

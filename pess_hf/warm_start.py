@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from pess_hf.errors import PessError
 from pess_hf.similarity import resolve_encoder
@@ -33,11 +40,22 @@ def encoder_decoder_from_bert(
         (True, True)
     """
     path = resolve_encoder(name_or_path)
-    config = AutoConfig.from_pretrained(path)
+    hub = {key: kwargs[key] for key in ("revision", "token", "cache_dir") if key in kwargs}
+    config = AutoConfig.from_pretrained(path, **hub)
     _check(config, name_or_path, decoder_layers)
     encoder = AutoModel.from_pretrained(path, **kwargs)
     decoder_config = type(config).from_dict(config.to_dict())
-    decoder_config.update({"is_decoder": True, "add_cross_attention": True, "num_hidden_layers": decoder_layers})
+    tokenizer = AutoTokenizer.from_pretrained(path, **hub)
+    decoder_config.update(
+        {
+            "is_decoder": True,
+            "add_cross_attention": True,
+            "num_hidden_layers": decoder_layers,
+            "bos_token_id": tokenizer.cls_token_id,
+            "eos_token_id": tokenizer.sep_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+    )
     decoder = AutoModelForCausalLM.from_config(decoder_config)
     _copy_weights(encoder, decoder)
     return encoder, decoder
@@ -45,7 +63,9 @@ def encoder_decoder_from_bert(
 
 def _check(config: PreTrainedConfig, name_or_path: str, decoder_layers: int) -> None:
     if config.model_type != "bert":
-        raise PessError(f"{name_or_path}: expected a checkpoint of type bert to warm-start from, found {config.model_type!r}.")
+        raise PessError(
+            f"{name_or_path}: expected a checkpoint of type bert to warm-start from, found {config.model_type!r}."
+        )
     if not 1 <= decoder_layers <= config.num_hidden_layers:
         raise PessError(
             f"decoder_layers: expected a number from 1 to {config.num_hidden_layers} (the layers of {name_or_path}), "

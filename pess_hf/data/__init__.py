@@ -4,7 +4,14 @@ Importing this package imports neither torch, transformers nor datasets; the loa
 """
 
 from pess_hf.data.groups import group_of
-from pess_hf.data.loading import load_persona_dataset, load_support_dataset
+from pess_hf.data.loading import iter_persona_rows, load_persona_dataset, load_support_dataset
 from pess_hf.data.strategies import STRATEGIES, normalise_strategy
 
-__all__ = ["STRATEGIES", "group_of", "load_persona_dataset", "load_support_dataset", "normalise_strategy"]
+__all__ = [
+    "STRATEGIES",
+    "group_of",
+    "iter_persona_rows",
+    "load_persona_dataset",
+    "load_support_dataset",
+    "normalise_strategy",
+]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pess_hf.encoding import EncodedTarget, encode_sources, encode_targets
+from pess_hf.encoding import EncodedTarget, encode_sources, encode_targets, warn_of_truncation
 from pess_hf.errors import PessError
 from pess_hf.text import DEFAULT_SEPARATOR
 
@@ -41,8 +41,6 @@ class PersonaCollator:
     max_source_length: int = 512
     max_target_length: int = 128
     pad_to_multiple_of: int | None = None
-    num_dropped_utterances: int = field(default=0, init=False)
-    num_dropped_sentences: int = field(default=0, init=False)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Make a batch.
@@ -67,8 +65,6 @@ class PersonaCollator:
             self.tokenizer, [row["utterances"] for row in rows], self.utterance_separator, self.max_source_length
         )
         targets = self.encode_personas([row["persona"] for row in rows])
-        self.num_dropped_utterances += sum(source.num_dropped for source in sources)
-        self.num_dropped_sentences += sum(target.num_dropped for target in targets)
         batch = self.tokenizer.pad(
             {"input_ids": [source.input_ids for source in sources]},
             return_tensors="pt",
@@ -82,6 +78,17 @@ class PersonaCollator:
             "labels": labels,
             "persona": personas,
         }
+
+    def warn_of_truncation(self, rows: Any) -> None:
+        """Tokenise all rows once and log, in one line each, what truncation will leave out of sources and targets.
+
+        Args:
+            rows: A persona dataset.
+        """
+        sources = encode_sources(self.tokenizer, rows["utterances"], self.utterance_separator, self.max_source_length)
+        targets = self.encode_personas(rows["persona"])
+        warn_of_truncation([source.num_dropped for source in sources], "oldest utterances", "max_source_length")
+        warn_of_truncation([target.num_dropped for target in targets], "last sentences", "max_target_length")
 
     def encode_personas(self, personas: list[list[str]]) -> list[EncodedTarget]:
         """Token ids and sentence spans of persona lists, under this collator's separator and limit."""

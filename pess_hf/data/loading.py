@@ -66,9 +66,38 @@ def load_persona_dataset(
         >>> rows.column_names
         ['dialogue_id', 'utterances', 'persona']
     """
-    options = Options(separator, require_persona)
-    rows = itertools.chain.from_iterable(_persona_rows(one, split, options) for one in _as_list(source))
+    rows = iter_persona_rows(source, split, require_persona=require_persona, separator=separator)
     return _build(rows, persona_features(), source)
+
+
+def iter_persona_rows(
+    source: Source | Sequence[Source],
+    split: str | None = None,
+    *,
+    require_persona: bool = True,
+    separator: str | None = DEFAULT_SEPARATOR,
+) -> Iterator[dict[str, Any]]:
+    """The rows of `load_persona_dataset` one after the other, read as they are asked for.
+
+    Args:
+        source: As in `load_persona_dataset`.
+        split: As in `load_persona_dataset`.
+        require_persona: As in `load_persona_dataset`.
+        separator: As in `load_persona_dataset`.
+
+    Yields:
+        One row, with its record's extra columns.
+
+    Raises:
+        PessError: As in `load_persona_dataset`, when the record is reached.
+
+    Example:
+        >>> next(iter_persona_rows("sample", "test")).keys()
+        dict_keys(['dialogue_id', 'utterances', 'persona'])
+    """
+    options = Options(separator, require_persona)
+    for one in _as_list(source):
+        yield from _persona_rows(one, split, options)
 
 
 def load_support_dataset(

@@ -1,0 +1,46 @@
+"""Trainer callbacks of the recipes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from pess_hf.training_args import PessTrainingArguments
+
+if TYPE_CHECKING:
+    import datasets
+
+    from pess_hf.trainer import PessTrainer
+
+
+class EvaluateBeforePess(TrainerCallback):
+    """Measures once at the step at which the PESS terms switch on; the figures are logged as `before_pess_*`.
+
+    Args:
+        trainer: The trainer.
+        rows: The rows to measure on.
+    """
+
+    def __init__(self, trainer: PessTrainer, rows: datasets.Dataset) -> None:
+        self.trainer = trainer
+        self.rows = rows
+
+    def on_train_begin(
+        self, args: PessTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Where the terms are on from the start."""
+        if state.global_step == 0 and args.pess_start == 0:
+            self._evaluate(args)
+
+    def on_step_end(
+        self, args: PessTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Where they switch on after this step."""
+        if state.global_step == math.ceil(args.pess_start * state.max_steps):
+            self._evaluate(args)
+
+    def _evaluate(self, args: PessTrainingArguments) -> None:
+        if args.completeness_weight or args.consistency_weight:
+            self.trainer.evaluate(self.rows, metric_key_prefix="before_pess")

@@ -1,0 +1,217 @@
+"""What the extractor recipes take besides training arguments, and the model, tokenizer and data made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pess_hf.data import group_of, load_persona_dataset
+from pess_hf.errors import PessError
+from pess_hf.text import DEFAULT_SEPARATOR
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass
+class ExtractorArguments:
+    """Which checkpoint to start from and how.
+
+    Example:
+        >>> ExtractorArguments(model_name_or_path="facebook/bart-base").dtype
+        'float32'
+    """
+
+    model_name_or_path: str = field(
+        metadata={"help": "Hub id or folder: BART, T5, encoder-decoder, or a BERT-like encoder."}
+    )
+    model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the Hub."})
+    decoder_layers: int | None = field(
+        default=None,
+        metadata={"help": "Warm-start a decoder of so many layers; needed for, and only for, a BERT-like encoder."},
+    )
+    freeze_encoder: bool = field(default=False, metadata={"help": "Train the decoder alone."})
+    freeze_embeddings: bool = field(
+        default=False,
+        metadata={"help": "Keep the decoder's word embeddings, so that words training never shows stay within reach."},
+    )
+    encoder_cache_rows: int = field(
+        default=0, metadata={"help": "Dialogues whose outputs of a frozen encoder are kept in memory; 0 keeps none."}
+    )
+    dtype: str = field(default="float32", metadata={"help": "Data type of the weights; bf16 trains in bfloat16."})
+    utterance_separator: str = field(default=DEFAULT_SEPARATOR, metadata={"help": "Stands between utterances."})
+    persona_separator: str = field(default=DEFAULT_SEPARATOR, metadata={"help": "Stands between persona sentences."})
+
+    def __post_init__(self) -> None:
+        """Check what does not fit together."""
+        if self.encoder_cache_rows < 0:
+            raise PessError(f"encoder_cache_rows: expected 0 or more, found {self.encoder_cache_rows}.")
+        if self.encoder_cache_rows and not self.freeze_encoder:
+            raise PessError("encoder_cache_rows: expected freeze_encoder: true with it, found false. Set one of them.")
+        for name in ("utterance_separator", "persona_separator"):
+            if not getattr(self, name).strip():
+                raise PessError(f"{name}: expected a mark such as '{DEFAULT_SEPARATOR}', found only white space.")
+
+
+@dataclass
+class PersonaDataArguments:
+    """Which dialogues to train and measure on.
+
+    Example:
+        >>> PersonaDataArguments(train_data=["sample"]).max_source_length
+        512
+    """
+
+    train_data: list[str] = field(metadata={"help": "Training sources: 'sample', files, folders or Hub ids."})
+    train_split: str | None = field(default=None, metadata={"help": "Split of the training sources that have splits."})
+    validation_data: list[str] | None = field(default=None, metadata={"help": "Sources evaluated during training."})
+    validation_split: str | None = field(default=None, metadata={"help": "Split of the validation sources."})
+    test_data: list[str] | None = field(default=None, metadata={"help": "Sources measured at the end."})
+    test_split: str | None = field(default=None, metadata={"help": "Split of the test sources."})
+    held_out_fraction: float = field(
+        default=0.0,
+        metadata={"help": "Share of the training rows set aside for measuring; no speaker is on both sides."},
+    )
+    max_source_length: int = field(default=512, metadata={"help": "Source tokens; the oldest utterances go first."})
+    max_target_length: int = field(default=128, metadata={"help": "Target tokens; the last sentences go first."})
+    max_train_rows: int | None = field(default=None, metadata={"help": "Use only so many training rows."})
+    max_test_rows: int | None = field(default=None, metadata={"help": "Use only so many test rows."})
+    evaluate_before_pess: bool = field(
+        default=False, metadata={"help": "Also measure at the step at which the PESS terms switch on."}
+    )
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 0 <= self.held_out_fraction < 1:
+            raise PessError(f"held_out_fraction: expected a number in [0, 1), found {self.held_out_fraction}.")
+        if self.held_out_fraction and self.test_data:
+            raise PessError("held_out_fraction: expected no test_data with it, found both. Drop one of them.")
+        for name in ("max_source_length", "max_target_length", "max_train_rows", "max_test_rows"):
+            value = getattr(self, name)
+            if value is not None and value < (8 if name.endswith("length") else 1):
+                raise PessError(f"{name}: expected {8 if name.endswith('length') else 1} or more, found {value}.")
+
+
+def load_tokenizer(args: ExtractorArguments) -> PreTrainedTokenizerBase:
+    """The tokenizer of the starting checkpoint."""
+    from transformers import AutoTokenizer
+
+    from pess_hf.similarity import resolve_encoder
+
+    path = resolve_encoder(args.model_name_or_path)
+    return AutoTokenizer.from_pretrained(path, revision=args.model_revision or "main")
+
+
+def load_extractor(args: ExtractorArguments, max_new_tokens: int, num_beams: int | None = None) -> PreTrainedModel:
+    """Open or warm-start the extractor.
+
+    What it decodes with later is set here: the checkpoint's own settings (a summariser's minimum length, say) would
+    spoil personas.
+
+    Args:
+        args: Which checkpoint and how.
+        max_new_tokens: Tokens written at most.
+        num_beams: Beams; None for greedy decoding.
+
+    Returns:
+        The model, its encoder and its decoder's embeddings frozen if asked for.
+
+    Example:
+        >>> args = ExtractorArguments("sentence-transformers/all-MiniLM-L6-v2", decoder_layers=2)
+        >>> load_extractor(args, max_new_tokens=64).generation_config.max_new_tokens
+        64
+    """
+    from pess_hf.modeling_extractor import AutoPessExtractor, PessEncoderDecoderExtractor
+    from pess_hf.rollout import greedy_config
+
+    kwargs: dict[str, Any] = {"dtype": args.dtype, "revision": args.model_revision or "main"}
+    model: Any
+    if args.decoder_layers is not None:
+        model = PessEncoderDecoderExtractor.from_backbone(args.model_name_or_path, args.decoder_layers, **kwargs)
+    else:
+        model = AutoPessExtractor.from_pretrained(args.model_name_or_path, **kwargs)
+    model.set_separators(args.utterance_separator, args.persona_separator)
+    model.generation_config = greedy_config(model, max_new_tokens)
+    model.generation_config.num_beams = num_beams or 1
+    if args.freeze_encoder:
+        model.freeze_encoder(cache_rows=args.encoder_cache_rows)
+    if args.freeze_embeddings:
+        model.get_output_embeddings().weight.requires_grad_(False)
+    return model
+
+
+@dataclass(frozen=True)
+class PersonaSplits:
+    """The rows of one run.
+
+    Args:
+        train: For training.
+        validation: For evaluation during training, or None.
+        test: For the figures at the end, or None.
+    """
+
+    train: datasets.Dataset
+    validation: datasets.Dataset | None
+    test: datasets.Dataset | None
+
+
+def load_splits(args: PersonaDataArguments, seed: int = 42) -> PersonaSplits:
+    """Read the rows; with `held_out_fraction` the test rows are groups of the training rows.
+
+    Args:
+        args: Which rows.
+        seed: Decides which groups are set aside.
+
+    Example:
+        >>> splits = load_splits(PersonaDataArguments(train_data=["sample"], held_out_fraction=0.1))
+        >>> len(splits.train) + len(splits.test)
+        1600
+    """
+    train = load_persona_dataset(args.train_data, args.train_split)
+    validation = load_persona_dataset(args.validation_data, args.validation_split) if args.validation_data else None
+    test = load_persona_dataset(args.test_data, args.test_split) if args.test_data else None
+    if args.held_out_fraction:
+        train, test = split_by_group(train, args.held_out_fraction, seed)
+    return PersonaSplits(_first(train, args.max_train_rows), validation, _first(test, args.max_test_rows))
+
+
+def _first(rows: Any, number: int | None) -> Any:
+    return rows if rows is None or number is None else rows.select(range(min(number, len(rows))))
+
+
+def split_by_group(
+    rows: datasets.Dataset, fraction: float, seed: int = 42
+) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Set aside about `fraction` of the rows so that no dialogue and no speaker is on both sides.
+
+    Args:
+        rows: Persona rows; `group_of(dialogue_id)` tells what belongs together.
+        fraction: Share of the groups set aside, in (0, 1).
+        seed: Decides which.
+
+    Returns:
+        The rows kept and the rows set aside, each in their order.
+
+    Raises:
+        PessError: If one side would be empty.
+
+    Example:
+        >>> from pess_hf.data import load_persona_dataset
+        >>> kept, aside = split_by_group(load_persona_dataset("sample"), 0.25)
+        >>> len(kept), len(aside)
+        (1200, 400)
+    """
+    import random
+
+    groups = [group_of(dialogue_id) for dialogue_id in rows["dialogue_id"]]
+    names = sorted(set(groups))
+    random.Random(seed).shuffle(names)
+    aside = set(names[: round(fraction * len(names))])
+    sides = [[row for row, group in enumerate(groups) if (group in aside) == is_aside] for is_aside in (False, True)]
+    if not all(sides):
+        raise PessError(
+            f"held_out_fraction={fraction}: expected rows on both sides, found {len(sides[0])} kept and "
+            f"{len(sides[1])} set aside of {len(names)} speaker groups. Choose another fraction."
+        )
+    return rows.select(sides[0]), rows.select(sides[1])

@@ -1,0 +1,68 @@
+"""Plots (extra `metrics`): the similarity matrix of one dialogue as a heat map."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pess_hf.similarity import PersonaMatch
+from pess_hf.text_metrics import require_extra
+
+_WRAP = 28
+_CELL_INCHES = 1.15
+
+
+def plot_similarity(
+    path: str | Path, generated: Sequence[str], reference: Sequence[str], match: PersonaMatch, threshold: float
+) -> None:
+    """Draw generated against reference sentences; cells at or above the threshold are framed.
+
+    Args:
+        path: The picture to write; its extension decides the format.
+        generated: The k generated sentences, columns.
+        reference: The m reference sentences, rows.
+        match: Their match.
+        threshold: The matching threshold.
+
+    Example:
+        >>> plot_similarity("match.png", ["I own a dog."], ["I have a dog."], match, 0.6)  # doctest: +SKIP
+    """
+    matplotlib: Any = require_extra("matplotlib")
+    matplotlib.use("Agg")
+    plt: Any = require_extra("matplotlib.pyplot")
+    rows, columns = max(len(reference), 1), max(len(generated), 1)
+    size = (_CELL_INCHES * columns * 1.3 + 3.5, _CELL_INCHES * 0.7 * rows + 2.6)
+    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    if match.similarity.size:
+        image = axes.imshow(match.similarity, cmap="viridis", vmin=0, vmax=1, aspect="auto")
+        figure.colorbar(image, label="cosine")
+        _write_cells(axes, match, threshold, plt)
+    axes.set_xticks(range(len(generated)), [_label(text) for text in generated], rotation=35, ha="right")
+    axes.set_yticks(range(len(reference)), [_label(text) for text in reference])
+    axes.set_xlabel("generated")
+    axes.set_ylabel("reference")
+    axes.set_title(
+        f"{len(match.consistent)} consistent, {len(match.inconsistent)} inconsistent, {len(match.missing)} missing "
+        f"(threshold {threshold:g})",
+        fontsize=10,
+    )
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _write_cells(axes: Any, match: PersonaMatch, threshold: float, plt: Any) -> None:
+    for (row, column), value in _cells(match):
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="black" if value > 0.6 else "white")
+        if value >= threshold:
+            axes.add_patch(plt.Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, ec="red", lw=2))
+
+
+def _cells(match: PersonaMatch) -> list[tuple[tuple[int, int], float]]:
+    rows, columns = match.similarity.shape
+    return [((i, j), float(match.similarity[i, j])) for i in range(rows) for j in range(columns)]
+
+
+def _label(text: str) -> str:
+    return textwrap.fill(textwrap.shorten(text, 2 * _WRAP, placeholder="..."), _WRAP)

@@ -1,0 +1,130 @@
+"""Measure an extractor: precision, recall, F1, ROUGE, BLEU, BERTScore and Distinct on persona rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pess_hf.arguments import parse_recipe_args
+from pess_hf.cli import prepare_output_dir, run_recipe, write_json
+from pess_hf.data import load_persona_dataset
+from pess_hf.errors import PessError
+from pess_hf.extractor_args import split_by_group
+from pess_hf.floor import first_person_sentences
+from pess_hf.similarity import DEFAULT_ENCODER, DEFAULT_THRESHOLD, PersonaMatch, PersonaMatcher, persona_scores
+from pess_hf.text_metrics import bert_score, bleu, distinct, rouge
+
+if TYPE_CHECKING:
+    import datasets
+
+#: The name under which the extractive floor is measured like a model.
+FLOOR = "first-person"
+
+
+@dataclass
+class EvaluationArguments:
+    """What to measure, on which rows, and where the figures go."""
+
+    model: str = field(metadata={"help": f"Extractor: Hub id or folder; '{FLOOR}' for the extractive floor."})
+    data: list[str] = field(metadata={"help": "Persona sources: 'sample', files, folders or Hub ids."})
+    output: str = field(metadata={"help": "JSON file for the figures."})
+    split: str | None = field(default=None, metadata={"help": "Split of the sources that have splits."})
+    held_out_fraction: float = field(
+        default=0.0, metadata={"help": "Measure only what train_extractor.py sets aside with this fraction and seed."}
+    )
+    seed: int = field(default=42, metadata={"help": "Seed of the held-out split."})
+    max_rows: int | None = field(default=None, metadata={"help": "Use only so many rows."})
+    plot: str | None = field(default=None, metadata={"help": "Picture of one dialogue's similarity matrix to write."})
+    plot_row: int = field(default=0, metadata={"help": "Which row to plot, from 0."})
+    batch_size: int = field(default=32, metadata={"help": "Dialogues generated for at once."})
+    num_beams: int | None = field(default=None, metadata={"help": "Beams; by default what the model was saved with."})
+    max_new_tokens: int | None = field(default=None, metadata={"help": "Tokens written at most per persona."})
+    max_source_length: int = field(default=512, metadata={"help": "Source tokens; the oldest utterances go first."})
+    similarity_model: str = field(default=DEFAULT_ENCODER, metadata={"help": "Sentence encoder that matches."})
+    similarity_threshold: float = field(default=DEFAULT_THRESHOLD, metadata={"help": "Matching cosine in [-1, 1]."})
+    bert_score_model: str | None = field(
+        default=None, metadata={"help": "Model folder or id; without one BERTScore is left out."}
+    )
+    bert_score_layers: int = field(default=9, metadata={"help": "Layer that BERTScore compares."})
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not -1 <= self.similarity_threshold <= 1:
+            raise PessError(f"similarity_threshold: expected a number in [-1, 1], found {self.similarity_threshold}.")
+        if not 0 <= self.held_out_fraction < 1:
+            raise PessError(f"held_out_fraction: expected a number in [0, 1), found {self.held_out_fraction}.")
+
+
+def main(args: list[str] | None = None) -> None:
+    """Read, extract, match, write."""
+    (parsed,) = parse_recipe_args(EvaluationArguments, args, __doc__)
+    prepare_output_dir(Path(parsed.output).absolute().parent)
+    rows = load_rows(parsed)
+    reference = [list(persona) for persona in rows["persona"]]
+    if parsed.plot is not None and not 0 <= parsed.plot_row < len(rows):
+        raise PessError(f"plot_row: expected a row from 0 to {len(rows) - 1}, found {parsed.plot_row}.")
+    generated = write_personas(parsed, rows)
+    matcher = PersonaMatcher(parsed.similarity_model, parsed.similarity_threshold)
+    matches = matcher.match(generated, reference)
+    scores = all_scores(parsed, generated, reference, matches)
+    write_json(parsed.output, scores)
+    for name, value in scores.items():
+        print(f"{name:<20} {value:.4f}" if isinstance(value, float) else f"{name:<20} {value}")
+    if parsed.plot is not None:
+        draw(parsed, generated, reference, matches)
+
+
+def load_rows(args: EvaluationArguments) -> datasets.Dataset:
+    """The rows to measure on."""
+    rows = load_persona_dataset(args.data, args.split)
+    if args.held_out_fraction:
+        _, rows = split_by_group(rows, args.held_out_fraction, args.seed)
+    return rows if args.max_rows is None else rows.select(range(min(args.max_rows, len(rows))))
+
+
+def write_personas(args: EvaluationArguments, rows: datasets.Dataset) -> list[list[str]]:
+    """What the model, or the floor, makes of the rows."""
+    if args.model == FLOOR:
+        return [first_person_sentences(utterances) for utterances in rows["utterances"]]
+    from transformers import AutoTokenizer
+
+    from pess_hf.modeling_extractor import AutoPessExtractor
+
+    model = AutoPessExtractor.from_pretrained(args.model)
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    generation = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
+    return model.extract(
+        rows["utterances"],
+        tokenizer,
+        batch_size=args.batch_size,
+        max_source_length=args.max_source_length,
+        **{name: value for name, value in generation.items() if value is not None},
+    )
+
+
+def all_scores(
+    args: EvaluationArguments, generated: list[list[str]], reference: list[list[str]], matches: list[PersonaMatch]
+) -> dict[str, float]:
+    """Every figure, flat."""
+    scores: dict[str, float] = {"rows": len(reference)}
+    scores.update({f"persona_{name}": value for name, value in persona_scores(matches).items()})
+    scores.update(rouge(generated, reference) | bleu(generated, reference) | distinct(generated))
+    if args.bert_score_model is not None:
+        scores.update(bert_score(generated, reference, args.bert_score_model, args.bert_score_layers))
+    return scores
+
+
+def draw(
+    args: EvaluationArguments, generated: list[list[str]], reference: list[list[str]], matches: list[PersonaMatch]
+) -> None:
+    """Write the similarity matrix of one row as a picture."""
+    from pess_hf.plots import plot_similarity
+
+    row = args.plot_row
+    plot_similarity(str(args.plot), generated[row], reference[row], matches[row], args.similarity_threshold)
+    print(f"similarity matrix of row {row}: {args.plot}")
+
+
+if __name__ == "__main__":
+    run_recipe(main)

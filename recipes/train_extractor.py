@@ -1,0 +1,168 @@
+"""Train a persona extractor, measure it and save it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pess_hf.arguments import parse_recipe_args
+from pess_hf.cli import prepare_output_dir, run_recipe, write_json, write_jsonl
+from pess_hf.errors import PessError
+from pess_hf.extractor_args import (
+    ExtractorArguments,
+    PersonaDataArguments,
+    PersonaSplits,
+    load_extractor,
+    load_splits,
+    load_tokenizer,
+)
+from pess_hf.training_args import PessTrainingArguments
+
+if TYPE_CHECKING:
+    from pess_hf.trainer import PessTrainer
+
+
+def main(args: list[str] | None = None) -> None:
+    """Read the settings, train, measure, save."""
+    parsed = parse_recipe_args([ExtractorArguments, PersonaDataArguments, PessTrainingArguments], args, __doc__)
+    model_args, data_args, training_args = parsed
+    folder = prepare_output_dir(training_args.output_dir)
+    checkpoint = find_checkpoint(training_args)
+
+    # Reading comes first: a mistake in the data shows before anything slow starts.
+    splits = load_splits(data_args, training_args.seed)
+    trainer = build_trainer(model_args, data_args, training_args, splits)
+
+    # Train
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+    metrics = {name: value for name, value in result.metrics.items() if name.startswith("train")}
+    metrics.update(before_pess_metrics(trainer))
+
+    # Measure
+    personas: list[list[str]] = []
+    if splits.test is not None:
+        output = trainer.predict(splits.test, metric_key_prefix="test")
+        metrics.update(output.metrics)
+        personas = trainer.decode_personas(output.predictions)
+
+    # Save
+    trainer.save_model()
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        write_json(folder / "metrics.json", metrics)
+        write_predictions(folder, splits, personas)
+        record_run(folder, list(parsed), splits, metrics)
+        report(metrics, splits, personas)
+    if training_args.push_to_hub:
+        trainer.push_to_hub()
+
+
+def find_checkpoint(training_args: PessTrainingArguments) -> str | None:
+    """The checkpoint to resume from; a folder with checkpoints that nobody asked to resume is an error."""
+    from transformers.trainer_utils import get_last_checkpoint
+
+    asked = training_args.resume_from_checkpoint
+    last = get_last_checkpoint(training_args.output_dir)
+    if asked is None or str(asked).lower() == "false":
+        if last is not None:
+            raise PessError(
+                f"{training_args.output_dir}: expected a folder without checkpoints, found {Path(last).name}. "
+                "Go on with --resume_from_checkpoint true, or choose another --output_dir."
+            )
+        return None
+    if str(asked).lower() != "true":
+        if not Path(asked).is_dir():
+            raise PessError(f"resume_from_checkpoint: expected true or a checkpoint's folder, found {asked}.")
+        return str(asked)
+    if last is None:
+        raise PessError(f"{training_args.output_dir}: expected a checkpoint to resume from, found none.")
+    return last
+
+
+def build_trainer(
+    model_args: ExtractorArguments,
+    data_args: PersonaDataArguments,
+    training_args: PessTrainingArguments,
+    splits: PersonaSplits,
+) -> PessTrainer:
+    """Model, tokenizer, collator and trainer of this run."""
+    from transformers import set_seed
+
+    from pess_hf.callbacks import EvaluateBeforePess
+    from pess_hf.data.collator import PersonaCollator
+    from pess_hf.trainer import PessTrainer
+
+    set_seed(training_args.seed)
+    tokenizer = load_tokenizer(model_args)
+    model = load_extractor(model_args, data_args.max_target_length, training_args.generation_num_beams)
+    collator = PersonaCollator(
+        tokenizer,
+        model_args.utterance_separator,
+        model_args.persona_separator,
+        data_args.max_source_length,
+        data_args.max_target_length,
+    )
+    collator.warn_of_truncation(splits.train)
+    training_args.predict_with_generate = True
+    trainer = PessTrainer(
+        model,
+        training_args,
+        data_collator=collator,
+        train_dataset=splits.train,
+        eval_dataset=splits.validation,
+        processing_class=tokenizer,
+    )
+    if data_args.evaluate_before_pess and splits.test is not None:
+        trainer.add_callback(EvaluateBeforePess(trainer, splits.test))
+    return trainer
+
+
+def before_pess_metrics(trainer: PessTrainer) -> dict[str, float]:
+    """What was measured when the PESS terms switched on."""
+    return {
+        name: value
+        for entry in trainer.state.log_history
+        for name, value in entry.items()
+        if name.startswith("before_pess_")
+    }
+
+
+def write_predictions(folder: Path, splits: PersonaSplits, personas: list[list[str]]) -> None:
+    """One line per test row: its id, the reference persona and what the model wrote."""
+    if splits.test is None:
+        return
+    rows = zip(splits.test, personas, strict=False)
+    write_jsonl(
+        folder / "predictions.jsonl",
+        ({"dialogue_id": row["dialogue_id"], "reference": row["persona"], "generated": ours} for row, ours in rows),
+    )
+
+
+def record_run(folder: Path, arguments: list[Any], splits: PersonaSplits, metrics: dict[str, float]) -> None:
+    """Write run.json, and the model card from it."""
+    from pess_hf.model_card import write_model_card
+    from pess_hf.run_record import write_run_record
+
+    write_run_record(folder, arguments, len(splits.train), metrics.get("train_runtime", 0.0))
+    write_model_card(folder)
+
+
+def report(metrics: dict[str, float], splits: PersonaSplits, personas: list[list[str]]) -> None:
+    """Print the persona scores and one dialogue with its persona."""
+    if splits.test is None:
+        return
+    print(f"\npersona scores on {len(splits.test)} test rows   precision  recall  F1")
+    for name, prefix in (("before the PESS terms", "before_pess"), ("after training", "test")):
+        if f"{prefix}_persona_f1" in metrics:
+            scores = [metrics[f"{prefix}_persona_{score}"] for score in ("precision", "recall", "f1")]
+            print(f"{name:<37}" + "".join(f"{score:9.3f}" for score in scores))
+    print("\nOne dialogue:")
+    for utterance in splits.test[0]["utterances"]:
+        print(f"  {utterance}")
+    print("Its persona, as extracted:")
+    for sentence in personas[0]:
+        print(f"  - {sentence}")
+
+
+if __name__ == "__main__":
+    run_recipe(main)
