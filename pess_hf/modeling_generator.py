@@ -262,9 +262,10 @@ class PessGenerator(PreTrainedModel, GuidedGenerationMixin):
             if strengths is None:
                 strengths = self.guidance_at(decoder_input_ids)
             outputs = merge_streams(outputs, strengths, encoded.has_persona)
-        if labels is not None:
-            outputs["loss"] = _negative_log_likelihood(outputs.logits, labels, num_items_in_batch)
-        return outputs
+        if labels is None:
+            return outputs
+        loss = _negative_log_likelihood(outputs.logits, labels, num_items_in_batch)
+        return Seq2SeqLMOutput(loss=loss, **outputs)
 
     def _decode(
         self,
