@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
-from transformers.modeling_outputs import Seq2SeqLMOutput
+from transformers.modeling_outputs import Seq2SeqModelOutput
 from transformers.utils import ModelOutput
 
 from .configuration_generator import PessGeneratorConfig
@@ -74,23 +74,26 @@ def guidance_strengths(
     return torch.cat([first, response], dim=1)
 
 
-def combine_streams(logits: Tensor, strengths: Tensor) -> Tensor:
-    """Guided logits ``(1 + a) * with - a * without`` from the two streams.
+def combine_streams(states: Tensor, strengths: Tensor) -> Tensor:
+    """Combine the two streams as ``(1 + a) * with - a * without``.
+
+    The combination is affine, and so is the language-model head: combined hidden states give the combined logits, at
+    half the price of the head.
 
     Args:
-        logits: (2B, T, V), each sequence's stream with the persona followed by the one without.
+        states: (2B, T, D) or (2B, T, V), each sequence's stream with the persona followed by the one without.
         strengths: (B, T), the strengths a.
 
     Returns:
-        (B, T, V).
+        (B, T, D) or (B, T, V).
 
     Example:
         >>> combine_streams(torch.tensor([[[1.0]], [[0.5]]]), torch.tensor([[0.5]]))
         tensor([[[1.2500]]])
     """
-    with_persona, without = logits.unflatten(0, (-1, 2)).unbind(dim=1)  # (2B, T, V) -> (B, 2, T, V) -> 2 (B, T, V)
-    # The same sum, arranged so that equal streams give exactly their own logits.
-    return with_persona + strengths[..., None].to(logits.dtype) * (with_persona - without)
+    with_persona, without = states.unflatten(0, (-1, 2)).unbind(dim=1)  # (2B, T, D) -> (B, 2, T, D) -> 2 (B, T, D)
+    # The same sum, arranged so that equal streams give exactly themselves.
+    return with_persona + strengths[..., None].to(states.dtype) * (with_persona - without)
 
 
 def pair_rows(rows: Tensor) -> Tensor:
@@ -119,11 +122,11 @@ def double_rows(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.repeat_interleave(2, dim=0)
 
 
-def merge_streams(outputs: Any, strengths: Tensor, has_persona: Tensor | None) -> Seq2SeqLMOutput:
-    """Turn the decoder's output over both streams into one of B rows: combined logits, the rest with the persona.
+def merge_streams(outputs: Any, strengths: Tensor, has_persona: Tensor | None) -> Seq2SeqModelOutput:
+    """Turn the decoder's output over both streams into one of B rows: the last state combined, the rest with persona.
 
     Args:
-        outputs: The backbone's output over 2B rows; the cache stays as it is.
+        outputs: The output over 2B rows of the backbone without its head; the cache stays as it is.
         strengths: (B, T), the guidance strengths.
         has_persona: (B,), bool; the other rows are not guided. None for all rows.
 
@@ -131,8 +134,8 @@ def merge_streams(outputs: Any, strengths: Tensor, has_persona: Tensor | None) -
         The merged output.
 
     Example:
-        >>> two = Seq2SeqLMOutput(logits=torch.tensor([[[1.0]], [[0.5]]]))
-        >>> merge_streams(two, torch.tensor([[0.5]]), torch.tensor([False])).logits
+        >>> two = Seq2SeqModelOutput(last_hidden_state=torch.tensor([[[1.0]], [[0.5]]]))
+        >>> merge_streams(two, torch.tensor([[0.5]]), torch.tensor([False])).last_hidden_state
         tensor([[[1.]]])
     """
     if has_persona is not None:
@@ -141,13 +144,14 @@ def merge_streams(outputs: Any, strengths: Tensor, has_persona: Tensor | None) -
     def first_stream(states: Any) -> Any:
         return None if states is None else tuple(state[::2] for state in states)  # each (2B, ...) -> (B, ...)
 
-    return Seq2SeqLMOutput(
-        logits=combine_streams(outputs.logits, strengths),
+    encoded = outputs.encoder_last_hidden_state
+    return Seq2SeqModelOutput(
+        last_hidden_state=combine_streams(outputs.last_hidden_state, strengths),
         past_key_values=outputs.past_key_values,
         decoder_hidden_states=first_stream(outputs.decoder_hidden_states),
         decoder_attentions=first_stream(outputs.decoder_attentions),
         cross_attentions=first_stream(outputs.cross_attentions),
-        encoder_last_hidden_state=outputs.encoder_last_hidden_state[::2],
+        encoder_last_hidden_state=None if encoded is None else encoded[::2],
     )
 
 
@@ -221,7 +225,7 @@ class GuidedGenerationMixin(GenerationMixin):
             input_ids,
             generation_config,
             LogitsProcessorList([*(logits_processor or []), rules]),
-            encoder_outputs=encoded,
+            encoder_outputs=PersonaEncoderOutput(**encoded),  # beam search repeats rows in place
             **kwargs,
         )
 

@@ -60,6 +60,8 @@ class PessGenerator(PreTrainedModel, GuidedGenerationMixin):
     def __init__(self, config: PessGeneratorConfig) -> None:
         super().__init__(config)
         self.backbone = AutoModelForSeq2SeqLM.from_config(config.backbone)
+        if not hasattr(self.backbone, "final_logits_bias"):
+            raise ValueError(f"backbone: expected BlenderbotSmall or BART, found {config.backbone.model_type}.")
         self._share_config()
         self.fusion = PersonaFusion(config.hidden_size)
         strengths = torch.tensor(config.guidance_strengths)
@@ -240,7 +242,7 @@ class PessGenerator(PreTrainedModel, GuidedGenerationMixin):
             kwargs: Further arguments of the backbone.
 
         Returns:
-            Loss, logits (B, T, V) (combined where two streams ran) and the rest of the first stream.
+            Loss, logits (B, T, V), combined where two streams ran, and the rest of the stream with the persona.
         """
         if labels is not None:
             use_cache = False
@@ -256,12 +258,11 @@ class PessGenerator(PreTrainedModel, GuidedGenerationMixin):
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
+        if encoded.streams is not None and strengths is None:
+            strengths = self.guidance_at(decoder_input_ids)
         decoder_inputs = {"decoder_input_ids": decoder_input_ids, "decoder_attention_mask": decoder_attention_mask}
-        outputs = self._decode(encoded, attention_mask, decoder_inputs, past_key_values, use_cache, kwargs)
-        if encoded.streams is not None:
-            if strengths is None:
-                strengths = self.guidance_at(decoder_input_ids)
-            outputs = merge_streams(outputs, strengths, encoded.has_persona)
+        kwargs |= {"past_key_values": past_key_values, "use_cache": use_cache}
+        outputs = self._decode(encoded, attention_mask, decoder_inputs, strengths, kwargs)
         if labels is None:
             return outputs
         loss = _negative_log_likelihood(outputs.logits, labels, num_items_in_batch)
@@ -272,25 +273,28 @@ class PessGenerator(PreTrainedModel, GuidedGenerationMixin):
         encoded: PersonaEncoderOutput,
         attention_mask: Tensor | None,
         decoder_inputs: dict[str, Tensor | None],
-        past_key_values: Cache | None,
-        use_cache: bool | None,
+        strengths: Tensor | None,
         kwargs: dict[str, Any],
     ) -> Any:
-        """Run the backbone's decoder, over 2B rows where there are two streams."""
+        """Run the decoder, over 2B rows where there are two streams, and the language-model head over B rows."""
         hidden = encoded.last_hidden_state
         if encoded.streams is not None:
             hidden = encoded.streams.flatten(0, 1)  # (B, 2, L, D) -> (2B, L, D), a view
             attention_mask = double_rows(attention_mask)
             decoder_inputs = {name: double_rows(value) for name, value in decoder_inputs.items()}
-        return self.backbone(
+        outputs = self.backbone.base_model(
             encoder_outputs=BaseModelOutput(last_hidden_state=hidden),
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
             return_dict=True,
             **decoder_inputs,
             **kwargs,
         )
+        if encoded.streams is not None and strengths is not None:
+            outputs = merge_streams(outputs, strengths, encoded.has_persona)
+        decoded = dict(outputs)
+        head = self.backbone.get_output_embeddings()
+        logits = head(decoded.pop("last_hidden_state")) + self.backbone.final_logits_bias  # (B, T, D) -> (B, T, V)
+        return Seq2SeqLMOutput(logits=logits, **decoded)
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """Shift labels right behind the start token; ignored positions become padding.

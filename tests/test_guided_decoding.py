@@ -311,7 +311,7 @@ class TestUpstreamSettings:
         model, inputs = guided(), tiny_inputs()
         encoded = model.encode(**inputs, two_streams=True)
         again = {"encoder_outputs": encoded, "attention_mask": inputs["attention_mask"]}
-        for mode in ("greedy", "beams"):
+        for mode in ("beams", "greedy", "beams"):
             assert torch.equal(generate(model, again, **MODES[mode]), generate(model, inputs, **MODES[mode]))
 
     def test_half_precision(self):

@@ -247,6 +247,30 @@ def test_gradient_norm_does_not_depend_on_accumulation(tmp_path, learn_guidance)
     assert norms == pytest.approx([norms[0]] * 3, rel=1e-4)
 
 
+def test_a_backbone_without_the_logits_bias_is_refused():
+    config = PessGeneratorConfig(backbone={"model_type": "t5", "d_model": 16, "num_layers": 1, "d_ff": 16, "d_kv": 8})
+    with pytest.raises(ValueError, match="BlenderbotSmall or BART, found t5"):
+        PessGenerator(config)
+
+
+def test_dropout_does_not_guide_rows_without_persona():
+    model = tiny_generator(learn_guidance=True).train()
+    model.backbone.base_model.decoder.dropout = 0.5
+    labels = LABELS.clone()
+    labels[:2] = -100
+    model(**tiny_inputs(), labels=labels).loss.backward()
+    assert not model.guidance.grad.any()
+
+
+def test_the_encoder_never_reads_an_empty_row():
+    model, masks = tiny_generator(), []
+    model.get_encoder().register_forward_pre_hook(
+        lambda module, args, kwargs: masks.append(kwargs["attention_mask"]), with_kwargs=True
+    )
+    model(**tiny_inputs(), labels=LABELS)
+    assert len(masks) == 2 and all(mask.any(dim=1).all() for mask in masks)
+
+
 @pytest.mark.parametrize("persona", ["tensor", "empty rows", "none"])
 @pytest.mark.parametrize("learn_guidance", [False, True])
 def test_every_weight_gets_a_finite_gradient_in_training(persona, learn_guidance):
