@@ -203,7 +203,8 @@ class GuidedGenerationMixin(GenerationMixin):
                 token ids yet.
 
         Example:
-            >>> reply = model.generate(**context, persona_input_ids=persona.input_ids, num_beams=4, max_new_tokens=50)
+            >>> settings = {"num_beams": 4, "max_new_tokens": 50, "strategy": "Providing Suggestions"}
+            >>> reply = model.generate(**context, persona_input_ids=persona.input_ids, **settings)
             >>> model.strategies_of(reply)
             ['[Providing Suggestions]']
         """

@@ -39,12 +39,14 @@ class PessGenerator(PreTrainedModel, GuidedGenerationMixin):
             trained one, use `from_backbone`.
 
     Example:
-        >>> tokenizer = AutoTokenizer.from_pretrained("facebook/blenderbot_small-90M")
+        >>> tokenizer = AutoTokenizer.from_pretrained(folder)  # or "facebook/blenderbot_small-90M"
         >>> ids = add_strategy_tokens(tokenizer)
-        >>> model = PessGenerator.from_backbone("facebook/blenderbot_small-90M", tokenizer=tokenizer)
-        >>> context = tokenizer(["Persona: I lost my dog."], return_tensors="pt")
-        >>> persona = tokenizer(["I have two dogs."], return_tensors="pt")
+        >>> model = PessGenerator.from_backbone(folder, tokenizer=tokenizer)
+        >>> context = tokenizer(["Persona: i lost my dog"], return_tensors="pt")
+        >>> persona = tokenizer(["i have two dogs"], return_tensors="pt")
         >>> reply = model.generate(**context, persona_input_ids=persona.input_ids, strategy="Question")
+        >>> model.strategies_of(reply)
+        ['[Question]']
     """
 
     config: PessGeneratorConfig
@@ -101,7 +103,9 @@ class PessGenerator(PreTrainedModel, GuidedGenerationMixin):
             ValueError: The tokenizer lacks a strategy token.
 
         Example:
-            >>> model = PessGenerator.from_backbone("facebook/bart-base", learn_guidance=True)
+            >>> model = PessGenerator.from_backbone(folder, learn_guidance=True)
+            >>> model.guidance.shape
+            torch.Size([8])
         """
         settings = {name: kwargs.pop(name) for name in list(kwargs) if name in PessGeneratorConfig.__annotations__}
         trained: Any = backbone
@@ -160,18 +164,23 @@ class PessGenerator(PreTrainedModel, GuidedGenerationMixin):
             persona_attention_mask: (B, M), zero at the persona's padding; a row of zeros has no persona. Without it,
                 everything but the padding token counts.
             encoder_outputs: The context's encoding, where it is known; what this method returned passes through.
-            two_streams: Keep the context's own encoding too, for guidance.
+            two_streams: Keep the context's own encoding too; decoding is guided only where it is there.
             kwargs: Further arguments of the encoder.
 
         Returns:
             The fused encoding, and both streams if asked for.
 
+        Raises:
+            ValueError: Context or persona is longer than the backbone's positions.
+
         Example:
-            >>> encoded = model.encode(**context, persona_input_ids=persona.input_ids)
+            >>> encoded = model.encode(**context, persona_input_ids=persona.input_ids, two_streams=True)
             >>> reply = model.generate(encoder_outputs=encoded, attention_mask=context.attention_mask)
         """
         if isinstance(encoder_outputs, PersonaEncoderOutput):
             return encoder_outputs
+        self._check_length("context", input_ids)
+        self._check_length("persona", persona_input_ids)
         if encoder_outputs is None:
             encoder_outputs = self.get_encoder()(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         elif isinstance(encoder_outputs, tuple):
@@ -186,6 +195,11 @@ class PessGenerator(PreTrainedModel, GuidedGenerationMixin):
             hidden_states=encoder_outputs.hidden_states,
             attentions=encoder_outputs.attentions,
         )
+
+    def _check_length(self, name: str, ids: Tensor | None) -> None:
+        limit = self.config.backbone.max_position_embeddings
+        if ids is not None and ids.shape[1] > limit:
+            raise ValueError(f"{name}: expected at most {limit} tokens, found {ids.shape[1]}. Truncate it.")
 
     def _encode_persona(
         self, context: Tensor, input_ids: Tensor | None, mask: Tensor | None
@@ -306,7 +320,7 @@ class PessGenerator(PreTrainedModel, GuidedGenerationMixin):
             (B, T).
 
         Example:
-            >>> model.prepare_decoder_input_ids_from_labels(torch.tensor([[9, 5, 2]])).tolist()
+            >>> model.prepare_decoder_input_ids_from_labels(torch.tensor([[9, 5, 2]])).tolist()  # 1 is the start token
             [[1, 9, 5]]
         """
         shifted = labels.roll(1, dims=1)  # (B, T)

@@ -1,3 +1,5 @@
+import doctest
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -14,8 +16,16 @@ from tiny_generator import (
     tiny_tokenizer,
 )
 from torch.nn import functional
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+)
 
+from pess_hf import configuration_generator, guided_decoding, modeling_generator, persona_fusion, strategies
 from pess_hf.configuration_generator import PAL_GUIDANCE, PessGeneratorConfig
 from pess_hf.modeling_generator import PessGenerator, register
 from pess_hf.strategies import STRATEGIES, add_strategy_tokens, strategy_index
@@ -322,6 +332,35 @@ def test_encoding_can_be_shared():
     for outputs in (plain, plain.to_tuple()):
         again = model(**{**inputs, "input_ids": None}, encoder_outputs=outputs, labels=LABELS)
         torch.testing.assert_close(again.logits, expected)
+
+
+@pytest.mark.parametrize("name", ["input_ids", "persona_input_ids"])
+def test_too_many_tokens_are_refused(name):
+    inputs = {**tiny_inputs(), name: torch.full((3, 65), 13)}
+    with pytest.raises(ValueError, match="expected at most 64 tokens, found 65"):
+        tiny_generator().encode(**inputs)
+
+
+def test_docstring_examples(tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    tiny_backbone("blenderbot-small").save_pretrained(tmp_path)
+    add_strategy_tokens(tokenizer)
+    shared = {
+        "torch": torch,
+        "folder": str(tmp_path),
+        "tokenizer": tokenizer,
+        "model": PessGenerator.from_backbone(str(tmp_path), tokenizer=tokenizer),
+        "context": tokenizer(["i feel sad"], return_tensors="pt"),
+        "persona": tokenizer(["i have two dogs"], return_tensors="pt"),
+        "add_strategy_tokens": add_strategy_tokens,
+        "AutoTokenizer": AutoTokenizer,
+    }
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    for module in (strategies, configuration_generator, persona_fusion, guided_decoding, modeling_generator):
+        for example in doctest.DocTestFinder().find(module, globs={**vars(module), **shared}):
+            runner.run(example)
+    assert runner.tries > 30 and runner.failures == 0
 
 
 def test_tuple_output():
