@@ -78,8 +78,8 @@ def match_sentences(similarity: np.ndarray, generated: Sequence[str], threshold:
     first_seen: dict[str, int] = {}
     for j, sentence in enumerate(generated):
         first_seen.setdefault(fold(sentence), j)
-    reached: np.ndarray = np.asarray(similarity >= threshold)  # (m, k)
-    is_consistent = reached.any(axis=0) if len(similarity) else np.zeros(len(generated), dtype=bool)  # (k,)
+    reached = similarity >= threshold  # (m, k)
+    is_consistent = reached.any(axis=0).tolist() if len(similarity) else [False] * len(generated)  # (k,)
     distinct = sorted(first_seen.values())
     return PersonaMatch(
         similarity=similarity,
