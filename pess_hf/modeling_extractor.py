@@ -113,6 +113,8 @@ class PersonaExtractionMixin:
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         decoder_input_ids: torch.Tensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        encoder_outputs: Any = None,
         labels: torch.Tensor | None = None,
         encoder_rows: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
@@ -125,6 +127,8 @@ class PersonaExtractionMixin:
             attention_mask: 1 for real source tokens, (B, S).
             decoder_input_ids: Decoder inputs, (R, T). With R a multiple of B and no `encoder_rows`, row r belongs to
                 dialogue r mod B.
+            decoder_attention_mask: Passed to the backbone; without a use where rows share a dialogue.
+            encoder_outputs: Passed to the backbone, in place of `input_ids`.
             labels: Target tokens, (R, T); -100 where no logits are wanted.
             encoder_rows: The dialogue of each decoder row, (R,), in [0, B).
             num_items_in_batch: Labelled tokens in the whole global batch; the loss is then a sum divided by it.
@@ -151,6 +155,8 @@ class PersonaExtractionMixin:
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 decoder_input_ids=decoder_input_ids,
+                decoder_attention_mask=decoder_attention_mask,
+                encoder_outputs=encoder_outputs,
                 labels=labels,
                 **kwargs,
             )
