@@ -326,20 +326,23 @@ class PessEncoderDecoderExtractor(PersonaExtractionMixin, EncoderDecoderModel):
             pooler.requires_grad_(False)
 
     @classmethod
-    def from_backbone(cls, name_or_path: str, decoder_layers: int = 2, **kwargs: Any) -> Self:
+    def from_backbone(
+        cls, name_or_path: str, decoder_layers: int = 2, encoder_layers: int | None = None, **kwargs: Any
+    ) -> Self:
         """Warm-start encoder and decoder from one BERT-like checkpoint.
 
         Args:
             name_or_path: Hub id or folder of the checkpoint; the default sentence encoder's id works offline where
                 the extra `offline` is installed.
-            decoder_layers: How many of the encoder's first layers the decoder starts from.
+            decoder_layers: How many of the checkpoint's first layers the decoder starts from.
+            encoder_layers: Keep only so many of the encoder's first layers; None keeps all.
             **kwargs: Passed to `AutoModel.from_pretrained`.
 
         Returns:
-            A model whose decoder has the checkpoint's embeddings and first layers; each cross-attention starts as a
-            copy of its layer's self-attention.
+            A model whose decoder has the checkpoint's embeddings and first layers; each cross-attention starts from
+            its layer's self-attention, the last one and the head so that attended tokens are copied.
         """
-        encoder, decoder = encoder_decoder_from_bert(name_or_path, decoder_layers, **kwargs)
+        encoder, decoder = encoder_decoder_from_bert(name_or_path, decoder_layers, encoder_layers, **kwargs)
         model = cls(encoder=encoder, decoder=decoder)
         model.config.vocab_size = decoder.config.vocab_size
         model.config.decoder_start_token_id = decoder.config.bos_token_id
