@@ -230,7 +230,8 @@ class PersonaMatcher:
         if new:
             known.update(zip(new, self._encode(new), strict=True))
         for sentence in wanted:
-            self._cache[sentence] = known[sentence]
+            if sentence not in self._cache:
+                self._cache[sentence] = known[sentence].copy()  # a view would keep the whole batch in memory
             self._cache.move_to_end(sentence)
         while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
