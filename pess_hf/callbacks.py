@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState
-
-from pess_hf.training_args import PessTrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 if TYPE_CHECKING:
     import datasets
@@ -28,19 +26,20 @@ class EvaluateBeforePess(TrainerCallback):
         self.rows = rows
 
     def on_train_begin(
-        self, args: PessTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Where the terms are on from the start."""
-        if state.global_step == 0 and args.pess_start == 0:
-            self._evaluate(args)
+        if state.global_step == 0 and self.trainer.args.pess_start == 0:
+            self._evaluate()
 
     def on_step_end(
-        self, args: PessTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Where they switch on after this step."""
-        if state.global_step == math.ceil(args.pess_start * state.max_steps):
-            self._evaluate(args)
+        if state.global_step == math.ceil(self.trainer.args.pess_start * state.max_steps):
+            self._evaluate()
 
-    def _evaluate(self, args: PessTrainingArguments) -> None:
+    def _evaluate(self) -> None:
+        args = self.trainer.args
         if args.completeness_weight or args.consistency_weight:
             self.trainer.evaluate(self.rows, metric_key_prefix="before_pess")

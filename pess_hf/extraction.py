@@ -14,11 +14,11 @@ from pess_hf.rollout import rollout_mode
 from pess_hf.text import fold, split_pieces
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 
 def extract_personas(
-    model: PreTrainedModel,
+    model: Any,
     dialogues: Sequence[Sequence[str]],
     tokenizer: PreTrainedTokenizerBase,
     *,
@@ -44,7 +44,7 @@ def extract_personas(
 
 
 def _generate_texts(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sources: list[torch.Tensor], generation: dict[str, Any]
+    model: Any, tokenizer: PreTrainedTokenizerBase, sources: list[torch.Tensor], generation: dict[str, Any]
 ) -> list[str]:
     input_ids = pad_sequence(sources, batch_first=True, padding_value=tokenizer.pad_token_id)  # (B, S)
     mask = pad_sequence([torch.ones_like(source) for source in sources], batch_first=True)  # (B, S)

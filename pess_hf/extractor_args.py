@@ -11,7 +11,7 @@ from pess_hf.text import DEFAULT_SEPARATOR
 
 if TYPE_CHECKING:
     import datasets
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass
@@ -103,7 +103,7 @@ def load_tokenizer(args: ExtractorArguments) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(path, revision=args.model_revision or "main")
 
 
-def load_extractor(args: ExtractorArguments, max_new_tokens: int, num_beams: int | None = None) -> PreTrainedModel:
+def load_extractor(args: ExtractorArguments, max_new_tokens: int, num_beams: int | None = None) -> Any:
     """Open or warm-start the extractor.
 
     What it decodes with later is set here: the checkpoint's own settings (a summariser's minimum length, say) would

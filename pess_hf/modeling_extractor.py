@@ -42,9 +42,9 @@ class SharedEncoderOutput(ModelOutput):
         encoder_last_hidden_state: The encoder's output, computed once per dialogue, (B, S, D).
     """
 
-    logits: torch.FloatTensor | None = None
-    decoder_hidden_states: torch.FloatTensor | None = None
-    encoder_last_hidden_state: torch.FloatTensor | None = None
+    logits: torch.Tensor | None = None
+    decoder_hidden_states: torch.Tensor | None = None
+    encoder_last_hidden_state: torch.Tensor | None = None
 
 
 class PersonaExtractionMixin:
@@ -55,7 +55,12 @@ class PersonaExtractionMixin:
     """
 
     accepts_loss_kwargs = True
-    config: PreTrainedConfig
+
+    # What the backbone brings along.
+    config: Any
+    get_encoder: Any
+    named_parameters: Any
+    training: bool
 
     def set_separators(self, utterance: str = DEFAULT_SEPARATOR, persona: str = DEFAULT_SEPARATOR) -> Self:
         """Write the separators of the text form into the model's config; returns the model itself.
@@ -105,11 +110,11 @@ class PersonaExtractionMixin:
 
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.LongTensor | None = None,
-        decoder_input_ids: torch.LongTensor | None = None,
-        labels: torch.LongTensor | None = None,
-        encoder_rows: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        encoder_rows: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -137,7 +142,11 @@ class PersonaExtractionMixin:
             >>> PessExtractor(config)(input_ids=source, decoder_input_ids=target).decoder_hidden_states.shape
             torch.Size([6, 3, 8])
         """
-        if encoder_rows is None and not self._has_more_decoder_rows(input_ids, decoder_input_ids):
+        if (
+            input_ids is None
+            or decoder_input_ids is None
+            or (encoder_rows is None and len(decoder_input_ids) <= len(input_ids))
+        ):
             outputs = super().forward(  # type: ignore[misc]
                 input_ids=input_ids,
                 attention_mask=attention_mask,
@@ -150,16 +159,13 @@ class PersonaExtractionMixin:
             return outputs
         return self._forward_shared(input_ids, attention_mask, decoder_input_ids, labels, encoder_rows)
 
-    def _has_more_decoder_rows(self, source: torch.Tensor | None, target: torch.Tensor | None) -> bool:
-        return source is not None and target is not None and len(target) > len(source)
-
     def _forward_shared(
         self,
-        input_ids: torch.LongTensor,
-        attention_mask: torch.LongTensor | None,
-        decoder_input_ids: torch.LongTensor,
-        labels: torch.LongTensor | None,
-        encoder_rows: torch.LongTensor | None,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        decoder_input_ids: torch.Tensor,
+        labels: torch.Tensor | None,
+        encoder_rows: torch.Tensor | None,
     ) -> SharedEncoderOutput:
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
@@ -247,7 +253,7 @@ class PessExtractor(PersonaExtractionMixin, BartForConditionalGeneration):
         >>> model = PessExtractor.from_pretrained("facebook/bart-large-cnn")  # doctest: +SKIP
     """
 
-    def __init__(self, config: PreTrainedConfig) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__(config)
         for name, value in _BART_CONVERTER_FIELDS.items():
             if getattr(config, name, None) is None:
@@ -272,7 +278,7 @@ class PessT5Extractor(PersonaExtractionMixin, T5ForConditionalGeneration):
         >>> model = PessT5Extractor.from_pretrained("google-t5/t5-small")  # doctest: +SKIP
     """
 
-    def __init__(self, config: PreTrainedConfig) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__(config)
         _default_separators(config)
 
@@ -346,7 +352,8 @@ class PessEncoderDecoderExtractor(PersonaExtractionMixin, EncoderDecoderModel):
 
     def project(self, hidden: torch.Tensor) -> torch.Tensor:
         """See `PersonaExtractionMixin.project`."""
-        return self.decoder.cls(hidden)
+        head: Any = self.decoder.cls
+        return head(hidden)
 
 
 #: Fields that converters for BART checkpoints read; the values are what BART is.
@@ -359,7 +366,7 @@ _BART_CONVERTER_FIELDS = {
     "extra_pos_embeddings": 2,
 }
 
-_EXTRACTORS: dict[str, type[PreTrainedModel]] = {
+_EXTRACTORS: dict[str, Any] = {
     "bart": PessExtractor,
     "t5": PessT5Extractor,
     "encoder-decoder": PessEncoderDecoderExtractor,
@@ -374,7 +381,7 @@ class AutoPessExtractor:
     """
 
     @staticmethod
-    def from_pretrained(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
+    def from_pretrained(name_or_path: str, **kwargs: Any) -> Any:
         """Load by Hub id or folder.
 
         Args:
@@ -389,7 +396,7 @@ class AutoPessExtractor:
         return AutoPessExtractor.class_for(config, name_or_path).from_pretrained(name_or_path, config=config, **kwargs)
 
     @staticmethod
-    def class_for(config: PreTrainedConfig, name_or_path: str = "this config") -> type[PreTrainedModel]:
+    def class_for(config: PreTrainedConfig, name_or_path: str = "this config") -> Any:
         """The extractor class for a config.
 
         Raises:

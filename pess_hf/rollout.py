@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 #: What a rollout keeps of the model's generation config: tokens, never beams, lengths or penalties.
@@ -39,7 +40,7 @@ def rollout_mode(model: torch.nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def greedy_config(model: PreTrainedModel, max_new_tokens: int) -> GenerationConfig:
+def greedy_config(model: Any, max_new_tokens: int) -> GenerationConfig:
     """Greedy decoding with the model's special tokens and nothing else of its generation settings.
 
     Args:
@@ -54,7 +55,7 @@ def greedy_config(model: PreTrainedModel, max_new_tokens: int) -> GenerationConf
 
 
 def greedy_rollouts(
-    model: PreTrainedModel, sources: Sequence[torch.Tensor], max_new_tokens: int, batch_size: int = 64
+    model: Any, sources: Sequence[torch.Tensor], max_new_tokens: int, batch_size: int = 64
 ) -> list[torch.Tensor]:
     """Write one persona per source, longest sources first so that batches pad little.
 
@@ -82,7 +83,7 @@ def greedy_rollouts(
     return [rollouts[row] for row in range(len(sources))]
 
 
-def _generate(model: PreTrainedModel, sources: list[torch.Tensor], config: GenerationConfig) -> list[torch.Tensor]:
+def _generate(model: Any, sources: list[torch.Tensor], config: GenerationConfig) -> list[torch.Tensor]:
     pad = config.pad_token_id
     input_ids = pad_sequence(sources, batch_first=True, padding_value=pad)  # (B, S)
     lengths = torch.tensor([len(source) for source in sources], device=input_ids.device)

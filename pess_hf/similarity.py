@@ -79,7 +79,7 @@ def match_sentences(similarity: np.ndarray, generated: Sequence[str], threshold:
     for j, sentence in enumerate(generated):
         first_seen.setdefault(fold(sentence), j)
     reached = similarity >= threshold  # (m, k)
-    is_consistent = reached.any(axis=0) if len(similarity) else np.zeros(len(generated), dtype=bool)  # (k,)
+    is_consistent = [bool(column.any()) for column in reached.T]  # (k,)
     distinct = sorted(first_seen.values())
     return PersonaMatch(
         similarity=similarity,

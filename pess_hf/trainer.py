@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Seq2SeqTrainer
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -54,6 +53,12 @@ class PessTrainer(Seq2SeqTrainer):
 
     # The loss is a sum over the tokens of the accumulated batch: the Trainer must not divide it again.
     loss_is_scaled_for_ga = True
+
+    args: PessTrainingArguments
+    data_collator: PersonaCollator
+    model: Any
+    processing_class: Any
+    _signature_columns: Any
 
     def __init__(
         self,
@@ -224,11 +229,11 @@ class PessTrainer(Seq2SeqTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
         **gen_kwargs: Any,
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+    ) -> Any:
         """As `Seq2SeqTrainer`, with the loss of `compute_loss`."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad():
-            loss = self.compute_loss(model, inputs, num_items_in_batch=inputs["labels"].ne(-100).sum())
+            loss: Any = self.compute_loss(model, inputs, num_items_in_batch=inputs["labels"].ne(-100).sum())
         if prediction_loss_only or not self.args.predict_with_generate:
             return loss.detach(), None, None
         gen_kwargs = {k: v for k, v in {**self._gen_kwargs, **gen_kwargs}.items() if v is not None}
@@ -241,12 +246,12 @@ class PessTrainer(Seq2SeqTrainer):
         generated = self.model.generate(input_ids=input_ids, attention_mask=attention_mask, **gen_kwargs)
         return loss.detach(), generated, inputs["labels"]
 
-    def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+    def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As `Trainer`, plus the terms and, with generation, persona precision, recall and F1 (full references)."""
         self._eval_meter.read()
         if self.args.predict_with_generate:  # without compute_metrics the Trainer would ask for the loss alone
             kwargs["prediction_loss_only"] = self.args.prediction_loss_only
-        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        output: Any = super().evaluation_loop(dataloader, *args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
         terms = self._eval_meter.read(self.accelerator)
         terms["loss"] = (

@@ -74,7 +74,7 @@ def _check(config: PreTrainedConfig, name_or_path: str, decoder_layers: int) -> 
 
 
 @torch.no_grad()
-def _copy_weights(encoder: PreTrainedModel, decoder: PreTrainedModel) -> None:
+def _copy_weights(encoder: Any, decoder: Any) -> None:
     body = decoder.base_model
     body.embeddings.load_state_dict(encoder.embeddings.state_dict())
     for source, target in zip(encoder.encoder.layer, body.encoder.layer, strict=False):

@@ -42,7 +42,7 @@ def main(args: list[str] | None = None) -> None:
     personas: list[list[str]] = []
     if splits.test is not None:
         output = trainer.predict(splits.test, metric_key_prefix="test")
-        metrics.update(output.metrics)
+        metrics.update(output.metrics or {})
         personas = trainer.decode_personas(output.predictions)
 
     # Save
