@@ -27,7 +27,7 @@ class Encoder:
 
 def batch(*dialogues, width=None):
     width = max(map(len, dialogues)) if width is None else width
-    input_ids = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in dialogues])
+    input_ids = torch.tensor([[*ids, *[99] * (width - len(ids))] for ids in dialogues])
     return input_ids, torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in dialogues])
 
 
@@ -40,7 +40,7 @@ def test_outputs_are_those_without_a_cache_on_first_and_later_readings():
     for dialogues in ([[5, 7, 9], [4]], [[4], [5, 7, 9]], [[4], [6, 6]]):
         assert torch.equal(cache(*batch(*dialogues), encoder), without_cache(*batch(*dialogues)))
     assert cache.misses == 3
-    assert encoder.batches == [[[5, 7, 9], [4, 0, 0]], [[6, 6]]], "only what is new is encoded, cut to its length"
+    assert encoder.batches == [[[5, 7, 9], [4, 99, 99]], [[6, 6]]], "only what is new is encoded, cut to its length"
 
 
 def test_padding_is_zero_and_as_wide_as_the_batch():
