@@ -65,12 +65,18 @@ def encode_sources(
         One `EncodedSource` per dialogue.
 
     Raises:
-        PessError: If a dialogue has no text at all.
+        PessError: If a dialogue has no text at all, or the limit leaves no room for text.
 
     Example:
         >>> encode_sources(tokenizer, [["Hi.", "My dogs bark."]], max_length=64)  # doctest: +SKIP
         [EncodedSource(input_ids=[101, ...], num_dropped=0)]
     """
+    num_special = tokenizer.num_special_tokens_to_add()
+    if max_length <= num_special:
+        raise PessError(
+            f"max_source_length: expected {num_special + 1} or more, found {max_length}. "
+            f"The tokenizer's special tokens take {num_special}."
+        )
     texts = []
     for row, utterances in enumerate(dialogues):
         texts.append(join_pieces(utterances, separator))

@@ -308,8 +308,10 @@ class PessEncoderDecoderExtractor(PersonaExtractionMixin, EncoderDecoderModel):
     `EncoderDecoderModel`.
 
     Example:
-        >>> model = PessEncoderDecoderExtractor.from_backbone("sentence-transformers/all-MiniLM-L6-v2")
-        >>> model.config.decoder.num_hidden_layers
+        >>> model = PessEncoderDecoderExtractor.from_backbone(  # doctest: +SKIP
+        ...     "sentence-transformers/all-MiniLM-L6-v2"
+        ... )
+        >>> model.config.decoder.num_hidden_layers  # doctest: +SKIP
         2
     """
 

@@ -105,4 +105,4 @@ def load_pending(folder: str | Path, rank: int, device: torch.device) -> TokenId
     if not path.is_file():
         return []
     tensors = load_file(path, device=str(device))
-    return [[row[row.ne(-100)] for row in tensors[name]] for name in sorted(tensors)]
+    return [[row[row.ne(-100)] for row in tensors[name]] for name in sorted(tensors, key=int)]

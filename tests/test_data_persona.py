@@ -199,7 +199,7 @@ def test_dataset_saved_to_disk(tmp_path):
         load_persona_dataset(tmp_path / "one", "test")
 
 
-def test_hub_out_of_reach_is_one_line():
+def test_hub_out_of_reach_is_one_line(hub):
     with pytest.raises(PessError, match="expected a path or the id of a Hub dataset") as caught:
         load_persona_dataset("nobody-here/no-such-data")
     assert "\n" not in str(caught.value)

@@ -24,9 +24,11 @@ VECTORS = {
     CAR: (0, 0, 0, 1),
 }
 
-REFERENCES = [[DOG, CHOIR], [NURSE], [DOG], []]
-GENERATED = [[CAR, PUPPY], [NURSE], [], [CAR]]
-NEW_TARGETS = [[PUPPY, CHOIR], [NURSE], [DOG], []]
+# The new targets of the first and the last dialogue differ from their references, the last one only in order; those
+# between have the reference as their new target, so that they need no row of their own.
+REFERENCES = [[DOG, CHOIR], [NURSE], [DOG], [], [CHOIR, NURSE]]
+GENERATED = [[CAR, PUPPY], [NURSE], [], [CAR], [NURSE]]
+NEW_TARGETS = {0: [PUPPY, CHOIR], 4: [NURSE, CHOIR]}
 
 
 def rollouts(generated=GENERATED, references=REFERENCES):
@@ -45,18 +47,19 @@ def joined(personas):
 def test_rows_are_references_then_new_targets_then_generated():
     batch = build_decoder_batch(REFERENCES, rollouts(), encode, THRESHOLD)
     # Only the first dialogue has positives and negatives.
-    assert texts(batch.target_ids) == joined(REFERENCES) + joined(NEW_TARGETS) + joined(GENERATED[:1])
-    assert batch.encoder_rows.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0]
-    assert batch.num_target_rows == 4
-    assert [(pair.reference_row, pair.generated_row) for pair in batch.pairs] == [(0, 8)]
+    assert texts(batch.target_ids) == joined(REFERENCES) + joined(NEW_TARGETS.values()) + joined(GENERATED[:1])
+    assert batch.encoder_rows.tolist() == [0, 1, 2, 3, 4, 0, 4, 0]
+    assert batch.target_dialogues == [0, 4]
+    assert [(pair.reference_row, pair.generated_row) for pair in batch.pairs] == [(0, 7)]
 
 
 def test_generated_rows_have_no_labels_and_the_others_all():
     batch = build_decoder_batch(REFERENCES, rollouts(), encode, THRESHOLD)
     assert batch.labels.shape == batch.target_ids.shape
-    assert batch.labels[8].eq(-100).all()
-    assert torch.equal(batch.labels[:8], batch.target_ids[:8])
-    assert batch.target_ids[8].ne(-100).any()
+    assert len(batch.labels) == 8
+    assert batch.labels[7].eq(-100).all()
+    assert torch.equal(batch.labels[:7], batch.target_ids[:7])
+    assert batch.target_ids[7].ne(-100).any()
 
 
 def test_padding_is_on_the_right():
@@ -69,8 +72,8 @@ def test_padding_is_on_the_right():
 def test_without_rollouts_only_the_references_are_there():
     batch = build_decoder_batch(REFERENCES, None, encode, THRESHOLD)
     assert texts(batch.target_ids) == joined(REFERENCES)
-    assert batch.encoder_rows.tolist() == [0, 1, 2, 3]
-    assert (batch.num_target_rows, batch.pairs) == (0, [])
+    assert batch.encoder_rows.tolist() == [0, 1, 2, 3, 4]
+    assert (batch.target_dialogues, batch.pairs) == (None, [])
 
 
 @pytest.mark.parametrize("use_completeness", [False, True])
@@ -78,28 +81,65 @@ def test_without_rollouts_only_the_references_are_there():
 def test_a_term_that_is_off_costs_no_row(use_completeness, use_consistency):
     batch = build_decoder_batch(REFERENCES, rollouts(), encode, THRESHOLD, use_completeness, use_consistency)
     expected = joined(REFERENCES)
-    expected += joined(NEW_TARGETS) if use_completeness else []
+    expected += joined(NEW_TARGETS.values()) if use_completeness else []
     expected += joined(GENERATED[:1]) if use_consistency else []
     assert texts(batch.target_ids) == expected
-    assert batch.num_target_rows == 4 * use_completeness
+    assert batch.target_dialogues == (list(NEW_TARGETS) if use_completeness else None)
     assert [pair.generated_row for pair in batch.pairs] == ([len(expected) - 1] if use_consistency else [])
 
 
 @pytest.mark.parametrize(
-    ("generated", "reference", "has_pairs"),
+    ("generated", "reference", "new_target", "has_pairs"),
     [
-        ([PUPPY, CAR], [DOG], True),
-        ([PUPPY], [DOG], False),  # nothing inconsistent
-        ([CAR], [DOG], False),  # nothing consistent
-        ([], [DOG], False),
-        ([CAR], [], False),
-        ([], [], False),
+        ([PUPPY, CAR], [DOG], [PUPPY], True),
+        ([DOG, CAR], [DOG], [DOG], True),  # the new target is the reference, and yet there are pairs
+        ([PUPPY], [DOG], [PUPPY], False),  # nothing inconsistent
+        ([CHOIR, DOG], [DOG, CHOIR], [CHOIR, DOG], False),  # another order is another target
+        ([CAR], [DOG], [DOG], False),  # nothing consistent
+        ([], [DOG], [DOG], False),
+        ([CAR], [], [], False),
+        ([], [], [], False),
     ],
 )
-def test_only_dialogues_with_positives_and_negatives_get_a_generated_row(generated, reference, has_pairs):
+def test_a_dialogue_gets_a_new_target_row_and_a_generated_row_only_where_needed(
+    generated, reference, new_target, has_pairs
+):
     batch = build_decoder_batch([reference], rollouts([generated], [reference]), encode, THRESHOLD)
-    assert len(batch.pairs) == has_pairs
-    assert len(batch.target_ids) == 2 + has_pairs
+    differs = new_target != reference
+    rows = [reference] + [new_target] * differs + [generated] * has_pairs
+    assert texts(batch.target_ids) == joined(rows)
+    assert batch.target_dialogues == [0] * differs
+    assert [(pair.reference_row, pair.generated_row) for pair in batch.pairs] == [(0, 1 + differs)] * has_pairs
+
+
+def test_a_reference_given_as_a_tuple_is_compared_by_its_sentences():
+    batch = build_decoder_batch([(NURSE,)], rollouts([[NURSE]], [[NURSE]]), encode, THRESHOLD)
+    assert texts(batch.target_ids) == [NURSE]
+    assert batch.target_dialogues == []
+
+
+@pytest.mark.parametrize("written", [None, rollouts()], ids=["without rollouts", "with rollouts"])
+def test_all_rows_are_encoded_in_one_call(written):
+    calls = []
+
+    def encode_and_count(personas):
+        calls.append(len(personas))
+        return encode(personas)
+
+    batch = build_decoder_batch(REFERENCES, written, encode_and_count, THRESHOLD)
+    assert calls == [len(batch.target_ids)]
+
+
+def test_to_moves_the_tensors_and_keeps_the_rest():
+    batch = build_decoder_batch(REFERENCES, rollouts(), encode, THRESHOLD)
+    moved = batch.to(torch.device("meta"))
+    for name in ("target_ids", "labels", "encoder_rows"):
+        assert getattr(moved, name).device.type == "meta"
+        assert getattr(moved, name).shape == getattr(batch, name).shape
+        assert getattr(batch, name).device.type == "cpu"
+    assert (moved.target_dialogues, moved.pairs) == (batch.target_dialogues, batch.pairs)
+    same = batch.to(torch.device("cpu"))
+    assert all(torch.equal(getattr(same, name), getattr(batch, name)) for name in ("target_ids", "labels"))
 
 
 def test_positives_reach_the_threshold_and_negatives_are_the_inconsistent():

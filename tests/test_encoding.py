@@ -121,6 +121,19 @@ def test_a_dialogue_without_text_is_refused(utterances):
     assert "\n" not in str(caught.value)
 
 
+@every_tokenizer
+def test_a_limit_that_leaves_no_room_for_text_is_refused(tokenizer):
+    num_special = tokenizer.num_special_tokens_to_add()
+    for max_length in (-1, 0, num_special):
+        for utterances in (["I sing."], UTTERANCES):
+            with pytest.raises(PessError, match=r"^max_source_length: expected") as caught:
+                encode_source(tokenizer, utterances, max_length=max_length)
+            message = str(caught.value)
+            assert f"expected {num_special + 1} or more, found {max_length}." in message
+            assert "\n" not in message
+    assert len(encode_source(tokenizer, UTTERANCES, max_length=num_special + 1).input_ids) == num_special + 1
+
+
 def test_no_dialogue_gives_no_source():
     assert encode_sources(TOKENIZERS["byte-level"], []) == []
 

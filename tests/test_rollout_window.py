@@ -156,6 +156,13 @@ def test_pending_rollouts_survive_a_checkpoint_bit_for_bit(tmp_path, pending):
         assert torch.equal(ours, theirs)
 
 
+def test_pending_rollouts_keep_their_order_beyond_four_digits(tmp_path):
+    """As text "10000" comes before "9999"."""
+    save_pending([[torch.tensor([index])] for index in range(10_002)], tmp_path, rank=0)
+    restored = load_pending(tmp_path, 0, CPU)
+    assert [ids.item() for [ids] in restored] == list(range(10_002))
+
+
 def test_every_rank_keeps_its_own(tmp_path):
     for rank in range(3):
         save_pending([[torch.tensor([rank])]], tmp_path, rank)

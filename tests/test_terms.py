@@ -1,12 +1,14 @@
 """The three terms of a micro-batch against a transcription that takes one dialogue, row and token at a time."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from test_decoder_batch import CAR, CHOIR, DOG, GENERATED, NURSE, PUPPY, REFERENCES, THRESHOLD, encode, rollouts
 
-from pess_hf.decoder_batch import build_decoder_batch
+from pess_hf.data.collator import pad_labels
+from pess_hf.decoder_batch import DecoderBatch, build_decoder_batch
 from pess_hf.terms import PessTerms, TermMeter, consistent_counts, pess_terms
 
 VOCABULARY, SIZE = 400, 6
@@ -16,6 +18,12 @@ CASES = {
     "nothing generated": ([[], []], [[DOG], [NURSE, CHOIR]]),
     "one dialogue": ([[PUPPY, CAR]], [[DOG]]),
     "empty references": ([[CAR], []], [[], []]),
+    "no new target is its reference": ([[PUPPY, CAR], [CHOIR, DOG]], [[DOG], [DOG, CHOIR]]),
+    "every new target is its reference": ([[DOG, CAR], [CAR], [NURSE]], [[DOG], [CHOIR], [NURSE]]),
+    "own rows among shared ones": (
+        [[], [CHOIR, CAR, DOG], [CAR], [NURSE, CAR], [PUPPY]],
+        [[DOG, NURSE], [DOG, CHOIR], [], [NURSE], [DOG, CHOIR]],
+    ),
 }
 every_case = pytest.mark.parametrize(("generated", "references"), CASES.values(), ids=CASES.keys())
 
@@ -65,20 +73,27 @@ def dialogue_consistency(hidden, reference_row, generated_row, rollout, referenc
     return sum(losses) / len(losses)
 
 
+def new_target(rollout, reference):
+    sentences = [rollout.generated[j] for j in rollout.match.consistent]
+    return sentences + [reference[i] for i in rollout.match.missing]
+
+
 def slow_terms(scores, hidden, references, written, temperature, smoothing):
     num = len(references)
     nll = sum(sum(row_likelihoods(scores, reference, row, smoothing)) for row, reference in enumerate(references))
     completeness = consistency = 0.0
-    generated_row = 2 * num
-    for row, (rollout, reference) in enumerate(zip(written, references, strict=True)):
-        target = [rollout.generated[j] for j in rollout.match.consistent]
-        target += [reference[i] for i in rollout.match.missing]
-        values = row_likelihoods(scores, target, num + row, smoothing)
+    targets = [new_target(rollout, reference) for rollout, reference in zip(written, references, strict=True)]
+    next_row = num
+    for row, (target, reference) in enumerate(zip(targets, references, strict=True)):
+        values = row_likelihoods(scores, target, row if target == reference else next_row, smoothing)
+        next_row += target != reference
         completeness += sum(values) / len(values) / num
+    for row, (rollout, reference) in enumerate(zip(written, references, strict=True)):
         if rollout.match.consistent and rollout.match.inconsistent:
-            loss = dialogue_consistency(hidden, row, generated_row, rollout, reference, temperature)
+            loss = dialogue_consistency(hidden, row, next_row, rollout, reference, temperature)
             consistency += loss / num
-            generated_row += 1
+            next_row += 1
+    assert next_row == len(scores), "every row is read"
     return nll, completeness, consistency
 
 
@@ -109,7 +124,7 @@ def test_the_gradient_of_each_term_stays_in_its_rows():
     batch = build_decoder_batch(REFERENCES, rollouts(), encode, THRESHOLD)
     scores, hidden = outputs_of_a_model(batch)
     scores.requires_grad_(), hidden.requires_grad_()
-    terms = pess_terms(scores[batch.labels.ne(-100)], hidden, batch, 4, 0.1)
+    terms = pess_terms(scores[batch.labels.ne(-100)], hidden, batch, 5, 0.1)
     rows = {}
     for name in ("nll_sum", "completeness", "consistency"):
         gradients = torch.autograd.grad(getattr(terms, name), (scores, hidden), retain_graph=True, allow_unused=True)
@@ -118,10 +133,79 @@ def test_the_gradient_of_each_term_stays_in_its_rows():
             for gradient in gradients
         ]
     assert rows == {
-        "nll_sum": [{0, 1, 2, 3}, set()],
-        "completeness": [{4, 5, 6, 7}, set()],
-        "consistency": [set(), {0, 8}],
+        "nll_sum": [{0, 1, 2, 3, 4}, set()],
+        "completeness": [{1, 2, 3, 5, 6}, set()],  # dialogues 0 and 4 in rows of their own, 1 to 3 in the reference's
+        "consistency": [set(), {0, 7}],
     }
+
+
+def with_a_row_for_every_new_target(batch, references, written):
+    """The layout that leaves nothing out: a new-target row per dialogue, equal to its reference or not."""
+    targets = [new_target(rollout, reference) for rollout, reference in zip(written, references, strict=True)]
+    paired = [pair.reference_row for pair in batch.pairs]
+    encoded = encode(references + targets + [written[row].generated for row in paired])
+    target_ids = pad_labels([target.input_ids for target in encoded])
+    num = len(references)
+    labels = target_ids.clone()
+    labels[2 * num :] = -100
+    encoder_rows = torch.tensor([*range(num), *range(num), *paired])
+    pairs = [replace(pair, generated_row=2 * num + k) for k, pair in enumerate(batch.pairs)]
+    return DecoderBatch(target_ids, labels, encoder_rows, list(range(num)), pairs)
+
+
+class SmallModel(torch.nn.Module):
+    """Scores and states of a row depend on its dialogue and its tokens so far, as those of a decoder do."""
+
+    def __init__(self, num_dialogues):
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        for name, rows in (("tokens", VOCABULARY), ("dialogues", num_dialogues), ("head", VOCABULARY)):
+            values = torch.randn(rows, SIZE, generator=generator, dtype=torch.float64)
+            setattr(self, name, torch.nn.Parameter(values))
+
+    def forward(self, batch):
+        start = torch.zeros_like(batch.target_ids[:, :1])
+        read = torch.cat([start, batch.target_ids[:, :-1].clamp(min=0)], dim=1)
+        hidden = torch.tanh(self.tokens[read].cumsum(dim=1) + self.dialogues[batch.encoder_rows][:, None])
+        return hidden @ self.head.T, hidden
+
+
+def terms_and_gradients(batch, num_dialogues):
+    model = SmallModel(num_dialogues)
+    scores, hidden = model(batch)
+    terms = pess_terms(scores[batch.labels.ne(-100)], hidden, batch, num_dialogues, 0.3, label_smoothing=0.1)
+    values = [terms.nll_sum, terms.completeness, terms.consistency]
+    options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+    return values, [
+        torch.autograd.grad(value, [*model.parameters()], **options) if value.requires_grad else () for value in values
+    ]
+
+
+@every_case
+def test_leaving_out_the_rows_of_unchanged_targets_changes_neither_value_nor_gradient(generated, references):
+    written = rollouts(generated, references)
+    batch = build_decoder_batch(references, written, encode, THRESHOLD)
+    whole = with_a_row_for_every_new_target(batch, references, written)
+    unchanged = sum(
+        new_target(rollout, persona) == persona for rollout, persona in zip(written, references, strict=True)
+    )
+    assert len(batch.target_ids) == len(whole.target_ids) - unchanged
+    values, gradients = terms_and_gradients(batch, len(references))
+    whole_values, whole_gradients = terms_and_gradients(whole, len(references))
+    torch.testing.assert_close(values, whole_values, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradients, whole_gradients, rtol=1e-12, atol=1e-12)
+    assert all(gradient.abs().sum() > 0 for term in gradients[:2] for gradient in term)
+    assert bool(gradients[2]) == bool(batch.pairs)
+
+
+@every_case
+def test_a_term_that_is_off_is_zero_and_leaves_the_others_alone(generated, references):
+    written, num = rollouts(generated, references), len(references)
+    values, _ = terms_and_gradients(build_decoder_batch(references, written, encode, THRESHOLD), num)
+    for index, switch in enumerate(("use_completeness", "use_consistency"), start=1):
+        batch = build_decoder_batch(references, written, encode, THRESHOLD, **{switch: False})
+        expected = [torch.zeros_like(value) if k == index else value for k, value in enumerate(values)]
+        torch.testing.assert_close(terms_and_gradients(batch, num)[0], expected, check_dtype=False)
 
 
 def test_terms_of_dialogues_together_are_means_of_terms_alone():
@@ -131,10 +215,10 @@ def test_terms_of_dialogues_together_are_means_of_terms_alone():
     scores, hidden = outputs_of_a_model(batch)
     together = pess_terms(scores[batch.labels.ne(-100)], hidden, batch, 2, 0.5)
     alone = []
-    for row in range(2):
+    # Reference, new target where it differs, generated: the second dialogue's new target is its reference.
+    for row, rows in enumerate([[0, 2, 3], [1, 4]]):
         one = build_decoder_batch([references[row]], [written[row]], encode, THRESHOLD)
         length = one.target_ids.shape[1]
-        rows = torch.tensor([row, 2 + row, 4 + row])
         alone.append(pess_terms(scores[rows, :length][one.labels.ne(-100)], hidden[rows, :length], one, 1, 0.5))
     assert together.nll_sum.item() == pytest.approx(sum(term.nll_sum.item() for term in alone))
     assert together.completeness.item() == pytest.approx(sum(term.completeness.item() for term in alone) / 2)
@@ -150,8 +234,8 @@ def test_terms_of_a_half_precision_model_are_float32(dtype):
     batch = build_decoder_batch(REFERENCES, rollouts(), encode, THRESHOLD)
     scores, hidden = outputs_of_a_model(batch, dtype)
     wanted = batch.labels.ne(-100)
-    terms = pess_terms(scores[wanted], hidden, batch, 4, 0.1)
-    exact = pess_terms(scores[wanted].float(), hidden.float(), batch, 4, 0.1)
+    terms = pess_terms(scores[wanted], hidden, batch, len(REFERENCES), 0.1)
+    exact = pess_terms(scores[wanted].float(), hidden.float(), batch, len(REFERENCES), 0.1)
     for name in ("nll_sum", "completeness", "consistency"):
         assert getattr(terms, name).dtype == torch.float32
         assert torch.equal(getattr(terms, name), getattr(exact, name))
