@@ -42,6 +42,12 @@ class RunFolder:
         arguments = self.run.get("arguments") or {}
         return arguments if isinstance(arguments, dict) else {}
 
+    @property
+    def train_data(self) -> list[str]:
+        """The training sources; a recipe may take one or several."""
+        data = self.arguments.get("train_data") or []
+        return [str(name) for name in data] if isinstance(data, list) else [str(data)]
+
 
 def read_run_folder(path: str | Path) -> RunFolder:
     """Read the files of a finished run.
