@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from pess_hf.cli import write_json
 from pess_hf.errors import PessError
@@ -51,6 +52,34 @@ def export_code(folder: str | Path) -> list[Path]:
             f"{folder}: expected a model of type pess-generator, found {config.get('model_type')!r}. "
             "Other models need no code of ours."
         )
-    write_json(folder / "config.json", {**config, "auto_map": AUTO_MAP})
-    package = Path(__file__).resolve().parent
-    return [Path(shutil.copyfile(package / name, folder / name)) for name in CODE_FILES]
+    written = [folder / name for name in CODE_FILES]
+    for path, source in zip(written, _sources(), strict=True):
+        shutil.copyfile(source, path)
+    write_json(folder / "config.json", with_auto_map(config))
+    return written
+
+
+def exported_files(config: dict[str, Any]) -> dict[str, Path | bytes]:
+    """The same, for an upload: nothing is written.
+
+    Args:
+        config: The generator's config.json.
+
+    Returns:
+        Path in the repository to the file, or to its bytes.
+
+    Example:
+        >>> sorted(exported_files({"model_type": "pess-generator"}))[:2]
+        ['config.json', 'configuration_generator.py']
+    """
+    text = json.dumps(with_auto_map(config), indent=2, ensure_ascii=False) + "\n"
+    return {**dict(zip(CODE_FILES, _sources(), strict=True)), "config.json": text.encode()}
+
+
+def with_auto_map(config: dict[str, Any]) -> dict[str, Any]:
+    """A generator's config.json that names the code beside it."""
+    return {**config, "auto_map": AUTO_MAP}
+
+
+def _sources() -> list[Path]:
+    return [Path(__file__).resolve().parent / name for name in CODE_FILES]

@@ -141,7 +141,7 @@ def render_model_card(run_dir: str | Path | RunFolder, kind: str | None = None, 
     """
     given = _overrides(overrides)
     run = run_dir if isinstance(run_dir, RunFolder) else read_run_folder(run_dir)
-    kind = _kind(run, kind)
+    kind = kind_of(run, kind)
     template = _environment().get_template(f"{kind}_card.md.jinja")
     rows = _result_rows(run, kind)
     data = _card_data(run, kind, given, rows)
@@ -190,8 +190,37 @@ def _overrides(given: dict[str, Any]) -> CardOverrides:
     return overrides
 
 
-def _kind(run: RunFolder, kind: str | None) -> str:
-    """Which of the two cards a run gets."""
+def template_text(kind: str) -> str:
+    """The template of a card as it stands, example sentences and all.
+
+    Args:
+        kind: "extractor" or "generator".
+
+    Returns:
+        The Jinja source.
+
+    Example:
+        >>> "## Usage" in template_text("extractor")
+        True
+    """
+    environment = _environment()
+    loader: Any = environment.loader
+    return loader.get_source(environment, f"{kind}_card.md.jinja")[0]
+
+
+def kind_of(run: RunFolder, kind: str | None = None) -> str:
+    """Which of the two cards a run gets: the one asked for, else the one that its config or its recipe names.
+
+    Args:
+        run: The run.
+        kind: "extractor", "generator" or None.
+
+    Returns:
+        "extractor" or "generator".
+
+    Raises:
+        PessError: If `kind` is neither.
+    """
     if kind is None:
         made = f"{run.config.get('model_type')} {run.run.get('recipe')}"
         return "generator" if "generator" in made else "extractor"
