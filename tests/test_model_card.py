@@ -37,12 +37,12 @@ ARGUMENTS = {
     "seed": 42,
     "model_name_or_path": "facebook/bart-base",
     "train_data": "sample",
-    "output_dir": "/home/somebody/runs/fake",
+    "output_dir": "/srv/somebody/runs/fake",
     "hub_token": TOKEN,
 }
 RUN = {
     "recipe": "train_extractor.py",
-    "command": f"accelerate launch recipes/train_extractor.py --output_dir /home/somebody/fake --hub_token {TOKEN}",
+    "command": f"accelerate launch recipes/train_extractor.py --output_dir /srv/somebody/fake --hub_token {TOKEN}",
     "arguments": ARGUMENTS,
     "versions": {"pess_hf": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
     "hardware": "2 CPU cores",
@@ -129,11 +129,11 @@ def test_numbers_of_the_validation_part_are_called_that(make_run):
 @pytest.mark.parametrize("kind", ["extractor", "generator"])
 def test_no_path_and_no_token_in_a_card(make_run, kind, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "plain-looking-token")
-    arguments = ARGUMENTS | {"model_name_or_path": "/tmp/base", "train_data": "/home/somebody/secret.jsonl"}
-    command = f"python /home/somebody/x.py --wandb_api_key=12345 --note plain-looking-token {TOKEN} ~/y C:\\z\\w"
+    arguments = ARGUMENTS | {"model_name_or_path": "/tmp/base", "train_data": "/srv/somebody/secret.jsonl"}
+    command = f"python /srv/somebody/x.py --wandb_api_key=12345 --note plain-looking-token {TOKEN} ~/y C:\\z\\w"
     run = make_run(run=RUN | {"arguments": arguments, "command": command})
     card = render_model_card(run, kind)
-    for secret in ("/tmp", "/home", "somebody", "secret.jsonl", TOKEN, "12345", "plain-looking", "~/", "C:\\"):
+    for secret in ("/tmp", "/srv", "somebody", "secret.jsonl", TOKEN, "12345", "plain-looking", "~/", "C:\\"):
         assert secret not in card, secret
     assert "base_model" not in head(card) and "datasets" not in head(card)
     assert "--note ***" in card and "Local files" in card
