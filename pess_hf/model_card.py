@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import json
 import logging
+import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
+from pess_hf.card_text import cell, duration, literal, number
 from pess_hf.errors import PessError
 from pess_hf.redaction import without_paths, without_secrets
 from pess_hf.run_folder import RunFolder, as_hub_id, read_run_folder
@@ -242,7 +243,7 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         finalize=lambda value: "" if value is None else value,
     )
-    environment.filters |= {"cell": _cell, "number": _number, "duration": _duration, "literal": _literal}
+    environment.filters |= {"cell": cell, "number": number, "duration": duration, "literal": literal}
     return environment
 
 
@@ -266,8 +267,9 @@ def _result_rows(run: RunFolder, kind: str) -> list[ResultRow]:
 
 def _eval_results(run: RunFolder, kind: str, rows: list[ResultRow]) -> list[EvalResult]:
     """The measured numbers as the Hub's model-index wants them."""
-    dataset = next(iter(_data_ids(run)), None)
-    name = dataset or ("pess_hf sample" if run.train_data == ["sample"] else "local data")
+    measured = _measured_data(run)
+    dataset = next(iter(_ids(measured, run)), None)
+    name = dataset or ("pess_hf sample" if measured == ["sample"] else "local data")
     return [
         EvalResult(
             task_type="text-generation",
@@ -284,8 +286,13 @@ def _eval_results(run: RunFolder, kind: str, rows: list[ResultRow]) -> list[Eval
     ]
 
 
-def _data_ids(run: RunFolder) -> list[str]:
-    return [known for name in run.train_data if (known := as_hub_id(name, near=run.path))]
+def _ids(names: list[str], run: RunFolder) -> list[str]:
+    return [known for name in names if (known := as_hub_id(name, near=run.path))]
+
+
+def _measured_data(run: RunFolder) -> list[str]:
+    """What the numbers were measured on: rows of the training data where no other source is named."""
+    return run.sources(f"{_split(run)[1]}_data") or run.train_data
 
 
 def _base_model(run: RunFolder, given: CardOverrides) -> str | None:
@@ -300,7 +307,7 @@ def _name(run: RunFolder, given: CardOverrides) -> str:
 def _card_data(run: RunFolder, kind: str, given: CardOverrides, rows: list[ResultRow]) -> PessModelCardData:
     """The YAML head; a field that nothing is known about is left out."""
     results = _eval_results(run, kind, rows)
-    datasets = given.datasets or _data_ids(run)
+    datasets = given.datasets or _ids(run.train_data, run)
     english = run.train_data == ["sample"]
     return PessModelCardData(
         kind=kind,
@@ -346,9 +353,19 @@ def _context(
 
 def _evaluation_command(run: RunFolder, kind: str, given: CardOverrides) -> str:
     """How to measure again; data that nobody else can reach is named by a word to fill in."""
-    data = "sample" if run.train_data == ["sample"] else next(iter(_data_ids(run)), "DATA")
-    model = given.model_id or "."
-    return f"python recipes/evaluate_{kind}.py --model {model} --data {data} --output metrics.json"
+    measured = _measured_data(run)
+    names = measured if measured == ["sample"] else _ids(measured, run) or ["DATA"]
+    options: dict[str, Any] = {"model": given.model_id or ".", "data": shlex.join(names)}
+    if kind == "extractor":
+        arguments = run.arguments
+        options["split"] = arguments.get(f"{_split(run)[1]}_split")
+        if arguments.get("held_out_fraction"):
+            options |= {name: arguments.get(name) for name in ("held_out_fraction", "seed")}
+        options["max_rows"] = arguments.get("max_test_rows")
+        options |= {name: arguments.get(name) for name in ("max_source_length", "similarity_threshold")}
+        options["similarity_model"] = as_hub_id(arguments.get("similarity_model"), near=run.path)
+    given_options = [f"--{name} {value}" for name, value in options.items() if value is not None]
+    return " ".join(["python", f"recipes/evaluate_{kind}.py", *given_options, "--output metrics.json"])
 
 
 def _public_name(name: object, near: Path) -> str | None:
@@ -360,30 +377,6 @@ def _public_name(name: object, near: Path) -> str | None:
 
 def _public_data(run: RunFolder) -> str | None:
     """The training data as a card may print it; "local" as soon as one source is a file."""
-    names = [_public_name(name, run.path) or "local" for name in run.train_data]
+    # A bare name is rather a file beside the run than one of the few data sets without a namespace.
+    names = ["sample" if name == "sample" else as_hub_id(name, near=run.path) or "local" for name in run.train_data]
     return "local" if "local" in names else ", ".join(names) or None
-
-
-def _cell(value: object) -> str:
-    """`value` on one line and safe inside a Markdown table."""
-    text = "" if value is None else str(value)
-    return without_paths(" ".join(text.split())).replace("|", "\\|").replace("`", "'")
-
-
-def _literal(text: str) -> str:
-    """`text` as a Python string in double quotes."""
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
-
-
-def _duration(seconds: object) -> str:
-    """Seconds as people say them."""
-    if not isinstance(seconds, int | float) or seconds < 0:
-        return ""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,6 +1,7 @@
 """Cards and pushes of the trainer, through the loopback Hub."""
 
 import json
+import logging
 
 import pytest
 import yaml
@@ -34,7 +35,8 @@ def head(card):
     return yaml.safe_load(card.split("---\n")[1])
 
 
-def test_a_push_holds_what_may_be_published_and_nothing_else(hub, make_trainer, tmp_path):
+def test_a_push_holds_what_may_be_published_and_nothing_else(hub, make_trainer, tmp_path, caplog, capfd):
+    caplog.set_level(logging.DEBUG)
     trainer = make_trainer(hub_model_id="tester/mine", hub_token=hub.tokens["write"], push_to_hub=True)
     trainer.train()
     trainer.evaluate()
@@ -53,6 +55,7 @@ def test_a_push_holds_what_may_be_published_and_nothing_else(hub, make_trainer, 
     assert "| Persona F1 | 0.3333 |" in card
     trainer.push_to_hub(license="mit")
     assert len(repo.history()) == 2
+    assert hub.tokens["write"] not in caplog.text + "".join(capfd.readouterr())
 
 
 def test_a_card_without_a_recipe_says_what_the_trainer_knows(make_trainer, tmp_path):

@@ -111,6 +111,22 @@ def test_the_head_holds_what_was_measured(make_run, tmp_path):
     assert data.metrics == list(measured)
 
 
+def test_sources_are_lists_and_the_command_measures_what_the_run_measured(make_run):
+    more = {"train_data": ["me/one", "me/two"], "test_data": ["me/three"], "test_split": "test", "max_test_rows": 5}
+    card = render_model_card(make_run(run=RUN | {"arguments": ARGUMENTS | more}), model_id="tester/fake")
+    assert head(card)["datasets"] == ["me/one", "me/two"] and "`me/one, me/two`" in card
+    assert head(card)["model-index"][0]["results"][0]["dataset"]["type"] == "me/three"
+    command = "--model tester/fake --data me/three --split test --max_rows 5 --similarity_threshold 0.6"
+    assert f"python recipes/evaluate_extractor.py {command}" in card
+    held_out = {"train_data": ["sample"], "held_out_fraction": 0.1}
+    card = render_model_card(make_run("held", run=RUN | {"arguments": ARGUMENTS | held_out}))
+    assert "--data sample --held_out_fraction 0.1 --seed 42 " in card and "seeded grammar" in card
+    mixed = render_model_card(
+        make_run("mixed", run=RUN | {"arguments": ARGUMENTS | {"train_data": ["sample", "a.jsonl"]}})
+    )
+    assert "Local files" in mixed and "a.jsonl" not in mixed
+
+
 def test_what_was_not_measured_is_blank(make_run):
     card = render_model_card(make_run(metrics={"test_persona_f1": float("nan"), "test_persona_recall": None}))
     assert "model-index" not in head(card) and "metrics" not in head(card) and "model_name" not in head(card)
