@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from pess_hf.code_export import CODE_FILES
+from pess_hf.code_export import CODE_FILES, exported_files
 from pess_hf.errors import PessError
 from pess_hf.run_folder import as_hub_id
 
@@ -58,7 +58,8 @@ def is_weights(name: str) -> bool:
 def public_files(folder: str | Path, base_model: str | None = None) -> dict[str, Content]:
     """The files of a run folder that are published, each as it is uploaded.
 
-    In small JSON files a place on this machine gives way to `base_model`, or to nothing; all else stays as it is.
+    In small JSON files a place on this machine gives way to `base_model`, or to nothing; a generator gets its code;
+    all else stays as it is.
 
     Args:
         folder: The run folder or a checkpoint.
@@ -82,7 +83,8 @@ def public_files(folder: str | Path, base_model: str | None = None) -> dict[str,
     for path in sorted(Path(folder).iterdir()):
         if path.is_file() and is_public(path.name):
             files[path.name] = _public_content(path, base_model)
-    return files
+    config = json.loads(text_of(files, "config.json")) if "config.json" in files else {}
+    return files | exported_files(config) if config.get("model_type") == "pess-generator" else files
 
 
 def _public_content(path: Path, base_model: str | None) -> Content:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
 from huggingface_hub import HfApi, ModelCard, get_token
 
-from pess_hf.code_export import exported_files
 from pess_hf.errors import PessError
 from pess_hf.hub_files import Content, is_weights, public_files, size_of
 from pess_hf.hub_upload import on_hub, upload_in_one_commit
@@ -110,8 +108,6 @@ def prepare_release(args: ReleaseArguments) -> Release:
     check_card(card, run, args.train_data_license)
     base_model = ModelCard(card, ignore_metadata_errors=True).data.get("base_model")
     files = {**public_files(run.path, base_model), "README.md": card.encode()}
-    if run.config.get("model_type") == "pess-generator":
-        files |= exported_files(json.loads(_bytes_of(files["config.json"])))
     check_weights(run.path, files)
     check_sizes(files, args.max_file_gb)
     check_texts(files, run, kind_of(run), get_token())
@@ -132,10 +128,6 @@ def _card_fields(args: ReleaseArguments, run: RunFolder) -> dict[str, Any]:
         "train_data_license": args.train_data_license,
         "evaluation_command": args.evaluation_command,
     }
-
-
-def _bytes_of(content: Content) -> bytes:
-    return content if isinstance(content, bytes) else content.read_bytes()
 
 
 def publish(release: Release, repo_id: str, private: bool = False, token: str | None = None) -> Published:
