@@ -2,6 +2,8 @@
 
 import json
 import logging
+import runpy
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,9 +11,11 @@ from tiny_published import DIALOGUE_TEXT, METRICS, RUN, bart_tokenizer, make_run
 
 from pess_hf.errors import PessError
 from pess_hf.modeling_extractor import PessExtractor
+from pess_hf.release import ReleaseArguments, prepare_release, publish
 from pess_hf.trainer import PessTrainer
 from pess_hf.training_args import PessTrainingArguments
 
+ROOT = Path(__file__).resolve().parent.parent
 ROWS = [{"utterances": [DIALOGUE_TEXT], "persona": ["I sing."], "dialogue_id": str(row)} for row in range(4)]
 PUBLIC = {
     ".gitattributes", "README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
@@ -114,3 +118,26 @@ def test_an_adapters_config_and_card_name_no_path_of_this_machine(hub, make_trai
     assert not [name for name, data in published.items() if str(tmp_path).encode() in data]
     assert json.loads(published["adapter_config.json"])["base_model_name_or_path"] == "tester/base"
     assert head(published["README.md"].decode())["library_name"] == "peft"
+
+
+def test_a_recipe_pushes_once_privately_and_its_run_can_be_released(hub, tmp_path, capfd):
+    make_run(tmp_path / "base")
+    token = hub.tokens["write"]
+    options = {"model_name_or_path": tmp_path / "base", "output_dir": tmp_path / "run", "hub_token": token}
+    options |= {"train_data": "sample", "test_data": "sample", "max_train_rows": 4, "max_test_rows": 2}
+    options |= {"max_steps": 1, "completeness_weight": 0, "consistency_weight": 0, "report_to": "none"}
+    options |= {"push_to_hub": "true", "hub_model_id": "tester/demo", "use_cpu": "true", "save_strategy": "no"}
+    options |= {"max_source_length": 48, "max_target_length": 16, "rollout_max_new_tokens": 8}
+    main = runpy.run_path(str(ROOT / "recipes" / "train_extractor.py"))["main"]
+    main([word for name, value in options.items() for word in (f"--{name}", str(value))])
+    repo = hub.repo("tester/demo")
+    assert repo.private and len(repo.history()) == 2
+    assert set(repo.at().files) == PUBLIC | {"metrics.json"}
+    card = repo.file("main", "README.md").data.decode()
+    assert "seeded grammar" in card and 'model_id = "tester/demo"' in card and "base_model" not in head(card)
+    release = prepare_release(ReleaseArguments(str(tmp_path / "run"), "tester/demo", license="mit"))
+    assert publish(release, "tester/demo", private=True, token=token).is_new
+    assert len(repo.history()) == 3
+    for name, blob in repo.at().files.items():
+        assert token.encode() not in blob.data and str(tmp_path).encode() not in blob.data, name
+    assert token not in "".join(capfd.readouterr())
