@@ -29,8 +29,8 @@ def encoder_decoder_from_bert(
 
     Personas repeat words of the dialogue, most of them words that training never shows as targets. So the decoder
     starts with a path from a source token to the same token's score: its last cross-attention passes the attended
-    hidden state on as it is, and the head maps such states to word embeddings, by ridge regression over the whole
-    vocabulary. What training has to find is where to look.
+    hidden state on as it is, and the head maps such states to word embeddings, by ridge regression over words drawn from the
+    whole vocabulary. What training has to find is where to look.
 
     Args:
         name_or_path: Hub id or folder; the default sentence encoder's id works offline with the extra `offline`.
@@ -110,7 +110,7 @@ def _make_ready_to_copy(encoder: Any, decoder: Any, tokenizer: PreTrainedTokeniz
         linear.weight.copy_(torch.eye(*linear.weight.shape))
         linear.bias.zero_()
     embeddings = decoder.get_input_embeddings().weight.float()  # (V, D)
-    states, tokens = _states_of_every_token(encoder, tokenizer)  # (N, D), (N,)
+    states, tokens = _states_of_words(encoder, tokenizer)  # (N, D), (N,)
     slope, intercept = _ridge(states / states.std(), embeddings[tokens])
     # The head's activation passes what lies far above 0 as it is, and its layer norm takes the shift off again.
     transform = decoder.cls.predictions.transform.dense
@@ -119,13 +119,13 @@ def _make_ready_to_copy(encoder: Any, decoder: Any, tokenizer: PreTrainedTokeniz
     transform.bias.copy_(intercept * scale + _LINEAR_REGION)
 
 
-def _states_of_every_token(
-    encoder: Any, tokenizer: PreTrainedTokenizerBase, length: int = 60
+def _states_of_words(
+    encoder: Any, tokenizer: PreTrainedTokenizerBase, number: int = 9000, length: int = 60
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Encoder states (N, D) and ids (N,) of the whole vocabulary, shuffled into sequences."""
+    """Encoder states (N, D) and ids (N,) of words drawn from the whole vocabulary, in sequences."""
     order = torch.randperm(len(tokenizer), generator=torch.Generator().manual_seed(0))
     special = torch.isin(order, torch.tensor(tokenizer.all_special_ids))
-    tokens = order[~special]
+    tokens = order[~special][:number]
     sequences = tokens[: len(tokens) // length * length].view(-1, length)  # (sequences, length)
     sides = [torch.full((len(sequences), 1), token) for token in (tokenizer.cls_token_id, tokenizer.sep_token_id)]
     input_ids = torch.cat([sides[0], sequences, sides[1]], dim=1)  # (sequences, length + 2)
