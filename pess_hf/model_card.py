@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import json
 import logging
-import re
+import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from huggingface_hub import EvalResult, ModelCardData, get_token
+from huggingface_hub import EvalResult, ModelCardData
 
+from pess_hf.card_text import cell, duration, literal, number
 from pess_hf.errors import PessError
+from pess_hf.redaction import without_paths, without_secrets
 from pess_hf.run_folder import RunFolder, as_hub_id, read_run_folder
 from pess_hf.text import DEFAULT_SEPARATOR
 
@@ -38,9 +39,6 @@ _HYPER_PARAMETERS = (
     "rollout_steps", "rollout_max_new_tokens", "label_smoothing_factor", "bf16", "fp16", "lora_r", "lora_alpha",
     "lora_dropout", "seed",
 )  # fmt: skip
-_SECRET = re.compile(r"\b(?:hf_|api_org_|sk-|ghp_|gho_|github_pat_|glpat-|xox[abp]-|AKIA)[\w-]{8,}")
-_SECRET_OPTION = re.compile(r"(--[\w-]*(?:token|secret|password|api[_-]?key))(\s+|=)(\S+)", re.IGNORECASE)
-_ABSOLUTE_PATH = re.compile(r"(?<![\w:/.~\\])(?:~|/|[A-Za-z]:[\\/])[^\s'\"=]*")
 
 
 class PessModelCardData(ModelCardData):
@@ -119,12 +117,12 @@ class ResultRow:
         return _LABELS.get(self.name, self.name.replace("_", " ").capitalize())
 
 
-def render_model_card(run_dir: str | Path, kind: str | None = None, **overrides: Any) -> str:
+def render_model_card(run_dir: str | Path | RunFolder, kind: str | None = None, **overrides: Any) -> str:
     """Write the model card of a finished run, from its folder alone and without a network.
 
     Args:
         run_dir: The folder that a recipe wrote: ``config.json`` (or ``adapter_config.json``), ``metrics.json``,
-            ``run.json`` and, where present, ``trainer_state.json``.
+            ``run.json`` and, where present, ``trainer_state.json``; or what such a folder would say.
         kind: "extractor" or "generator"; read from the folder by default.
         **overrides: What the folder cannot know, see `CardOverrides`.
 
@@ -143,13 +141,13 @@ def render_model_card(run_dir: str | Path, kind: str | None = None, **overrides:
         True
     """
     given = _overrides(overrides)
-    run = read_run_folder(run_dir)
-    kind = _kind(run, kind)
+    run = run_dir if isinstance(run_dir, RunFolder) else read_run_folder(run_dir)
+    kind = kind_of(run, kind)
     template = _environment().get_template(f"{kind}_card.md.jinja")
     rows = _result_rows(run, kind)
     data = _card_data(run, kind, given, rows)
     body = template.render(_context(run, kind, given, rows, data))
-    return _without_secrets(f"---\n{data.to_yaml()}\n---\n\n{body}")
+    return without_secrets(f"---\n{data.to_yaml()}\n---\n\n{body}")
 
 
 def write_model_card(run_dir: str | Path, kind: str | None = None, **overrides: Any) -> Path:
@@ -193,8 +191,37 @@ def _overrides(given: dict[str, Any]) -> CardOverrides:
     return overrides
 
 
-def _kind(run: RunFolder, kind: str | None) -> str:
-    """Which of the two cards a run gets."""
+def template_text(kind: str) -> str:
+    """The template of a card as it stands, example sentences and all.
+
+    Args:
+        kind: "extractor" or "generator".
+
+    Returns:
+        The Jinja source.
+
+    Example:
+        >>> "## Usage" in template_text("extractor")
+        True
+    """
+    environment = _environment()
+    loader: Any = environment.loader
+    return loader.get_source(environment, f"{kind}_card.md.jinja")[0]
+
+
+def kind_of(run: RunFolder, kind: str | None = None) -> str:
+    """Which of the two cards a run gets: the one asked for, else the one that its config or its recipe names.
+
+    Args:
+        run: The run.
+        kind: "extractor", "generator" or None.
+
+    Returns:
+        "extractor" or "generator".
+
+    Raises:
+        PessError: If `kind` is neither.
+    """
     if kind is None:
         made = f"{run.config.get('model_type')} {run.run.get('recipe')}"
         return "generator" if "generator" in made else "extractor"
@@ -216,7 +243,7 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         finalize=lambda value: "" if value is None else value,
     )
-    environment.filters |= {"cell": _cell, "number": _number, "duration": _duration, "literal": _literal}
+    environment.filters |= {"cell": cell, "number": number, "duration": duration, "literal": literal}
     return environment
 
 
@@ -240,8 +267,9 @@ def _result_rows(run: RunFolder, kind: str) -> list[ResultRow]:
 
 def _eval_results(run: RunFolder, kind: str, rows: list[ResultRow]) -> list[EvalResult]:
     """The measured numbers as the Hub's model-index wants them."""
-    dataset = _data_id(run)
-    name = dataset or ("pess_hf sample" if run.arguments.get("train_data") == "sample" else "local data")
+    measured = _measured_data(run)
+    dataset = next(iter(_ids(measured, run)), None)
+    name = dataset or ("pess_hf sample" if measured == ["sample"] else "local data")
     return [
         EvalResult(
             task_type="text-generation",
@@ -258,8 +286,13 @@ def _eval_results(run: RunFolder, kind: str, rows: list[ResultRow]) -> list[Eval
     ]
 
 
-def _data_id(run: RunFolder) -> str | None:
-    return as_hub_id(run.arguments.get("train_data"), near=run.path)
+def _ids(names: list[str], run: RunFolder) -> list[str]:
+    return [known for name in names if (known := as_hub_id(name, near=run.path))]
+
+
+def _measured_data(run: RunFolder) -> list[str]:
+    """What the numbers were measured on: rows of the training data where no other source is named."""
+    return run.sources(f"{_split(run)[1]}_data") or run.train_data
 
 
 def _base_model(run: RunFolder, given: CardOverrides) -> str | None:
@@ -274,14 +307,14 @@ def _name(run: RunFolder, given: CardOverrides) -> str:
 def _card_data(run: RunFolder, kind: str, given: CardOverrides, rows: list[ResultRow]) -> PessModelCardData:
     """The YAML head; a field that nothing is known about is left out."""
     results = _eval_results(run, kind, rows)
-    datasets = given.datasets or _data_id(run)
-    english = run.arguments.get("train_data") == "sample"
+    datasets = given.datasets or _ids(run.train_data, run)
+    english = run.train_data == ["sample"]
     return PessModelCardData(
         kind=kind,
         base_model=_base_model(run, given),
         adapter=bool(run.adapter),
         tags=given.tags,
-        datasets=[datasets] if isinstance(datasets, str) else datasets,
+        datasets=[datasets] if isinstance(datasets, str) else datasets or None,
         language=given.language or ("en" if english else None),
         license=given.license,
         metrics=[result.metric_type for result in results] or None,
@@ -305,13 +338,13 @@ def _context(
         "persona_separator": run.config.get("persona_separator", DEFAULT_SEPARATOR),
         "similarity_model": _public_name(arguments.get("similarity_model"), run.path),
         "extractor": _public_name(arguments.get("extractor"), run.path),
-        "train_data": _public_name(arguments.get("train_data"), run.path),
+        "train_data": _public_data(run),
         "train_data_license": given.train_data_license,
         "hyper_parameters": {name: arguments[name] for name in _HYPER_PARAMETERS if arguments.get(name) is not None},
         "rows": rows,
         "compared": any(row.before is not None for row in rows),
         "split": _split(run)[1],
-        "command": _without_paths(" ".join(str(run.run.get("command") or "").split())),
+        "command": without_paths(" ".join(str(run.run.get("command") or "").split())),
         "evaluation_command": given.evaluation_command or _evaluation_command(run, kind, given),
         "run": run.run,
         "state": run.state,
@@ -320,10 +353,19 @@ def _context(
 
 def _evaluation_command(run: RunFolder, kind: str, given: CardOverrides) -> str:
     """How to measure again; data that nobody else can reach is named by a word to fill in."""
-    train_data = run.arguments.get("train_data")
-    data = "sample" if train_data == "sample" else _data_id(run) or "DATA"
-    model = given.model_id or "."
-    return f"python recipes/evaluate_{kind}.py --model {model} --data {data} --output metrics.json"
+    measured = _measured_data(run)
+    names = measured if measured == ["sample"] else _ids(measured, run) or ["DATA"]
+    options: dict[str, Any] = {"model": given.model_id or ".", "data": shlex.join(names)}
+    if kind == "extractor":
+        arguments = run.arguments
+        options["split"] = arguments.get(f"{_split(run)[1]}_split")
+        if arguments.get("held_out_fraction"):
+            options |= {name: arguments.get(name) for name in ("held_out_fraction", "seed")}
+        options["max_rows"] = arguments.get("max_test_rows")
+        options |= {name: arguments.get(name) for name in ("max_source_length", "similarity_threshold")}
+        options["similarity_model"] = as_hub_id(arguments.get("similarity_model"), near=run.path)
+    given_options = [f"--{name} {value}" for name, value in options.items() if value is not None]
+    return " ".join(["python", f"recipes/evaluate_{kind}.py", *given_options, "--output metrics.json"])
 
 
 def _public_name(name: object, near: Path) -> str | None:
@@ -333,43 +375,8 @@ def _public_name(name: object, near: Path) -> str | None:
     return "sample" if name == "sample" else as_hub_id(name, near=near, bare=True) or "local"
 
 
-def _cell(value: object) -> str:
-    """`value` on one line and safe inside a Markdown table."""
-    text = "" if value is None else str(value)
-    return _without_paths(" ".join(text.split())).replace("|", "\\|").replace("`", "'")
-
-
-def _literal(text: str) -> str:
-    """`text` as a Python string in double quotes."""
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
-
-
-def _duration(seconds: object) -> str:
-    """Seconds as people say them."""
-    if not isinstance(seconds, int | float) or seconds < 0:
-        return ""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _without_paths(text: str) -> str:
-    """`text` with every absolute path cut down to its last part: folders of a machine are nobody's business."""
-
-    def last_part(match: re.Match[str]) -> str:
-        return re.split(r"[\\/]", match[0].rstrip("\\/"))[-1] or "."
-
-    return _ABSOLUTE_PATH.sub(last_part, text)
-
-
-def _without_secrets(card: str) -> str:
-    """The card with anything that looks like a token, and the token of this machine, taken out."""
-    token = get_token()
-    if token:
-        card = card.replace(token, "***")
-    return _SECRET.sub("***", _SECRET_OPTION.sub(r"\1\2***", card))
+def _public_data(run: RunFolder) -> str | None:
+    """The training data as a card may print it; "local" as soon as one source is a file."""
+    # A bare name is rather a file beside the run than one of the few data sets without a namespace.
+    names = ["sample" if name == "sample" else as_hub_id(name, near=run.path) or "local" for name in run.train_data]
+    return "local" if "local" in names else ", ".join(names) or None

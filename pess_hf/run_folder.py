@@ -42,6 +42,16 @@ class RunFolder:
         arguments = self.run.get("arguments") or {}
         return arguments if isinstance(arguments, dict) else {}
 
+    @property
+    def train_data(self) -> list[str]:
+        """The training sources."""
+        return self.sources("train_data")
+
+    def sources(self, name: str) -> list[str]:
+        """An argument that names sources of data; a recipe may take one or several."""
+        data = self.arguments.get(name) or []
+        return [str(source) for source in data] if isinstance(data, list) else [str(data)]
+
 
 def read_run_folder(path: str | Path) -> RunFolder:
     """Read the files of a finished run.

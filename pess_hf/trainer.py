@@ -19,6 +19,7 @@ from pess_hf.data.collator import PERSONA_COLUMNS, PersonaCollator
 from pess_hf.decoder_batch import DecoderBatch, Rollout, build_decoder_batch
 from pess_hf.errors import PessError
 from pess_hf.extraction import unique_sentences
+from pess_hf.hub_trainer import PessHubMixin
 from pess_hf.modeling_extractor import PersonaExtractionMixin
 from pess_hf.rollout import greedy_rollouts
 from pess_hf.rollout_window import ROLLOUT_KEY, RolloutWindow, TokenIds, load_pending, save_pending
@@ -30,7 +31,7 @@ from pess_hf.training_args import PessTrainingArguments
 Batch = dict[str, Any]
 
 
-class PessTrainer(Seq2SeqTrainer):
+class PessTrainer(PessHubMixin, Seq2SeqTrainer):
     """Trains a persona extractor with likelihood, completeness and consistency (PESS, arXiv 2403.04212).
 
     Used like `Seq2SeqTrainer`, over rows with `utterances` and `persona`. Both weights at 0 give the plain baseline

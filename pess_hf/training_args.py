@@ -14,7 +14,8 @@ from pess_hf.similarity import DEFAULT_ENCODER, DEFAULT_THRESHOLD
 class PessTrainingArguments(Seq2SeqTrainingArguments):
     """Everything `Seq2SeqTrainingArguments` takes, the weights of the PESS terms and the settings of rollouts.
 
-    With both weights at 0 training is the plain baseline: no rollout is made and no sentence embedded.
+    With both weights at 0 training is the plain baseline: no rollout is made and no sentence embedded. Other than
+    upstream, a push waits for the end of training and makes a private repository.
 
     Raises:
         PessError: For a value outside its range, naming the argument, the range and the value.
@@ -54,8 +55,19 @@ class PessTrainingArguments(Seq2SeqTrainingArguments):
         default=64, metadata={"help": "Dialogues generated for at a time within a rollout, 1 or more."}
     )
 
+    hub_strategy: str = field(
+        default="end",
+        metadata={"help": "When to push: end, or every_save; checkpoints hold dialogue text and are never pushed."},
+    )
+    hub_private_repo: bool | None = field(
+        default=True, metadata={"help": "Whether a repository that is made is private; personas are personal data."}
+    )
+
     def __post_init__(self) -> None:
         """Check the ranges, then do what the parent does."""
+        strategy = getattr(self.hub_strategy, "value", self.hub_strategy)
+        if strategy not in ("end", "every_save"):
+            raise PessError(f"hub_strategy: expected end or every_save, found {strategy}. Checkpoints stay here.")
         _require(self.completeness_weight >= 0, "completeness_weight", "0 or more", self.completeness_weight)
         _require(self.consistency_weight >= 0, "consistency_weight", "0 or more", self.consistency_weight)
         _require(self.consistency_temperature > 0, "consistency_temperature", "above 0", self.consistency_temperature)

@@ -46,7 +46,7 @@ def main(args: list[str] | None = None) -> None:
         personas = trainer.decode_personas(output.predictions)
 
     # Save
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)  # as an outside call it would push before anything is measured
     trainer.save_state()
     if trainer.is_world_process_zero():
         write_json(folder / "metrics.json", metrics)

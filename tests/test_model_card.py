@@ -37,12 +37,12 @@ ARGUMENTS = {
     "seed": 42,
     "model_name_or_path": "facebook/bart-base",
     "train_data": "sample",
-    "output_dir": "/home/somebody/runs/fake",
+    "output_dir": "/srv/somebody/runs/fake",
     "hub_token": TOKEN,
 }
 RUN = {
     "recipe": "train_extractor.py",
-    "command": f"accelerate launch recipes/train_extractor.py --output_dir /home/somebody/fake --hub_token {TOKEN}",
+    "command": f"accelerate launch recipes/train_extractor.py --output_dir /srv/somebody/fake --hub_token {TOKEN}",
     "arguments": ARGUMENTS,
     "versions": {"pess_hf": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
     "hardware": "2 CPU cores",
@@ -111,6 +111,22 @@ def test_the_head_holds_what_was_measured(make_run, tmp_path):
     assert data.metrics == list(measured)
 
 
+def test_sources_are_lists_and_the_command_measures_what_the_run_measured(make_run):
+    more = {"train_data": ["me/one", "me/two"], "test_data": ["me/three"], "test_split": "test", "max_test_rows": 5}
+    card = render_model_card(make_run(run=RUN | {"arguments": ARGUMENTS | more}), model_id="tester/fake")
+    assert head(card)["datasets"] == ["me/one", "me/two"] and "`me/one, me/two`" in card
+    assert head(card)["model-index"][0]["results"][0]["dataset"]["type"] == "me/three"
+    command = "--model tester/fake --data me/three --split test --max_rows 5 --similarity_threshold 0.6"
+    assert f"python recipes/evaluate_extractor.py {command}" in card
+    held_out = {"train_data": ["sample"], "held_out_fraction": 0.1}
+    card = render_model_card(make_run("held", run=RUN | {"arguments": ARGUMENTS | held_out}))
+    assert "--data sample --held_out_fraction 0.1 --seed 42 " in card and "seeded grammar" in card
+    mixed = render_model_card(
+        make_run("mixed", run=RUN | {"arguments": ARGUMENTS | {"train_data": ["sample", "a.jsonl"]}})
+    )
+    assert "Local files" in mixed and "a.jsonl" not in mixed
+
+
 def test_what_was_not_measured_is_blank(make_run):
     card = render_model_card(make_run(metrics={"test_persona_f1": float("nan"), "test_persona_recall": None}))
     assert "model-index" not in head(card) and "metrics" not in head(card) and "model_name" not in head(card)
@@ -129,11 +145,11 @@ def test_numbers_of_the_validation_part_are_called_that(make_run):
 @pytest.mark.parametrize("kind", ["extractor", "generator"])
 def test_no_path_and_no_token_in_a_card(make_run, kind, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "plain-looking-token")
-    arguments = ARGUMENTS | {"model_name_or_path": "/tmp/base", "train_data": "/home/somebody/secret.jsonl"}
-    command = f"python /home/somebody/x.py --wandb_api_key=12345 --note plain-looking-token {TOKEN} ~/y C:\\z\\w"
+    arguments = ARGUMENTS | {"model_name_or_path": "/tmp/base", "train_data": "/srv/somebody/secret.jsonl"}
+    command = f"python /srv/somebody/x.py --wandb_api_key=12345 --note plain-looking-token {TOKEN} ~/y C:\\z\\w"
     run = make_run(run=RUN | {"arguments": arguments, "command": command})
     card = render_model_card(run, kind)
-    for secret in ("/tmp", "/home", "somebody", "secret.jsonl", TOKEN, "12345", "plain-looking", "~/", "C:\\"):
+    for secret in ("/tmp", "/srv", "somebody", "secret.jsonl", TOKEN, "12345", "plain-looking", "~/", "C:\\"):
         assert secret not in card, secret
     assert "base_model" not in head(card) and "datasets" not in head(card)
     assert "--note ***" in card and "Local files" in card
