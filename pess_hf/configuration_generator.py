@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import field
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, PretrainedConfig
 
-from .strategies import STRATEGIES
+from .strategy_names import STRATEGIES
 
 #: PAL's guidance strengths, in the order of the strategies.
 PAL_GUIDANCE = (0.0, 0.75, 0.0, 0.0, 0.75, 0.75, 0.75, 0.375)
+#: Called once, before the first config is built: the library registers its models by it. Empty in exported code.
+BEFORE_FIRST_CONFIG: list[Callable[[], None]] = []
 
 
 def _of_backbone(name: str) -> property:
@@ -81,6 +84,8 @@ class PessGeneratorConfig(PretrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Build the backbone's configuration, then check every value."""
+        while BEFORE_FIRST_CONFIG:
+            BEFORE_FIRST_CONFIG.pop()()
         self.backbone = _backbone_config(self.backbone)
         self.strategies = [str(token) for token in self.strategies]
         self.guidance_strengths = [_strength("guidance_strengths", value) for value in self.guidance_strengths]
