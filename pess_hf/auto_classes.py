@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
@@ -26,46 +26,24 @@ def register() -> None:
         >>> AutoConfig.for_model("pess-generator").model_type
         'pess-generator'
     """
-    _register_config()
-    _register_models()
-    _register_pipeline()
+    for name in ("modeling_generator", "pipeline"):
+        importlib.import_module(f"pess_hf.{name}").register()
 
 
-def _register_config() -> None:
-    from transformers import AutoConfig
-
-    from pess_hf.configuration_generator import BEFORE_FIRST_CONFIG, PessGeneratorConfig
-
-    AutoConfig.register(PessGeneratorConfig.model_type, PessGeneratorConfig, exist_ok=True)
-    # Not now: transformers may be half imported. Whoever looks for a model has built its config before.
-    if _register_models not in BEFORE_FIRST_CONFIG:
-        BEFORE_FIRST_CONFIG.append(_register_models)
-
-
-def _register_models() -> None:
-    from pess_hf.modeling_generator import register as register_models
-
-    register_models()
-
-
-def _register_pipeline() -> None:
-    # Imported in the middle of its own import, the module registers itself at its end.
-    importlib.import_module("pess_hf.pipeline")
-
-
-#: Module of transformers -> what to do once it is loaded.
-_ACTIONS: dict[str, Callable[[], None]] = {
-    "transformers.models.auto.configuration_auto": _register_config,
-    "transformers.pipelines": _register_pipeline,
+#: Module of transformers -> our module that registers with it when it is imported. The models' module is imported by
+#: the first config: transformers may be half imported when its table of configs is there.
+_ACTIONS = {
+    "transformers.models.auto.configuration_auto": "pess_hf.configuration_generator",
+    "transformers.pipelines": "pess_hf.pipeline",
 }
 
 
 class _Loader(SourceFileLoader):
-    """Loads a module as ever, then runs its action."""
+    """Loads a module as ever, then imports ours."""
 
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
-        _ACTIONS[module.__name__]()
+        importlib.import_module(_ACTIONS[module.__name__])
 
 
 class _Finder(MetaPathFinder):
@@ -92,6 +70,6 @@ def register_when_loaded() -> None:
     if any(isinstance(finder, _Finder) for finder in sys.meta_path):
         return
     sys.meta_path.insert(0, _Finder())
-    for name, action in _ACTIONS.items():
+    for name, ours in _ACTIONS.items():
         if name in sys.modules:
-            action()
+            importlib.import_module(ours)

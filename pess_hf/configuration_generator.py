@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import math
-from collections.abc import Callable
 from dataclasses import field
 from typing import Any, ClassVar
 
@@ -13,8 +13,8 @@ from .strategy_names import STRATEGIES
 
 #: PAL's guidance strengths, in the order of the strategies.
 PAL_GUIDANCE = (0.0, 0.75, 0.0, 0.0, 0.75, 0.75, 0.75, 0.375)
-#: Called once, before the first config is built: the library registers its models by it. Empty in exported code.
-BEFORE_FIRST_CONFIG: list[Callable[[], None]] = []
+#: Whether this is the library's module: a copy exported with a model has another name, and registers nothing.
+_IS_OURS = __name__ == "pess_hf.configuration_generator"
 
 
 def _of_backbone(name: str) -> property:
@@ -84,8 +84,9 @@ class PessGeneratorConfig(PretrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Build the backbone's configuration, then check every value."""
-        while BEFORE_FIRST_CONFIG:
-            BEFORE_FIRST_CONFIG.pop()()
+        if _IS_OURS:
+            # Registers the models: whoever asks an Auto class for one has built its config before.
+            importlib.import_module("pess_hf.modeling_generator")
         self.backbone = _backbone_config(self.backbone)
         self.strategies = [str(token) for token in self.strategies]
         self.guidance_strengths = [_strength("guidance_strengths", value) for value in self.guidance_strengths]
@@ -131,3 +132,7 @@ def _strength(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not (0 <= value < math.inf):
         raise ValueError(f"{name}: expected a finite number of at least 0, found {value!r}.")
     return float(value)
+
+
+if _IS_OURS:
+    AutoConfig.register(PessGeneratorConfig.model_type, PessGeneratorConfig, exist_ok=True)
