@@ -177,7 +177,10 @@ def with_personas(rows: datasets.Dataset, args: PersonaSourceArguments) -> datas
     from pess_hf.modeling_extractor import AutoPessExtractor
 
     model: Any = AutoPessExtractor.from_pretrained(args.extractor)
-    generation = {"batch_size": args.extraction_batch_size, "max_source_length": args.extraction_max_source_length}
+    generation: dict[str, Any] = {
+        "batch_size": args.extraction_batch_size,
+        "max_source_length": args.extraction_max_source_length,
+    }
     if args.extraction_num_beams is not None:
         generation["num_beams"] = args.extraction_num_beams
     tokenizer = AutoTokenizer.from_pretrained(args.extractor)
@@ -233,7 +236,7 @@ def _open(args: GeneratorArguments) -> tuple[Any, PreTrainedTokenizerBase]:
     from pess_hf.strategies import add_strategy_tokens
 
     name: Any = args.model_name_or_path
-    source = {"revision": args.model_revision or "main"}
+    source: dict[str, Any] = {"revision": args.model_revision or "main"}
     tokenizer = AutoTokenizer.from_pretrained(name, **source)
     if AutoConfig.from_pretrained(name, **source).model_type == PessGenerator.config_class.model_type:
         return PessGenerator.from_pretrained(name, dtype=args.dtype, **source), tokenizer
@@ -261,7 +264,7 @@ def _build(
         "decoder_start_token_id": tokenizer.bos_token_id,
         "forced_eos_token_id": None,
     }
-    settings = {"learn_guidance": args.learn_guidance, "strategy_token_ids": strategy_ids}
+    settings: dict[str, Any] = {"learn_guidance": args.learn_guidance, "strategy_token_ids": strategy_ids}
     return PessGenerator(PessGeneratorConfig(backbone={**tokens, **sizes}, **settings)), tokenizer
 
 

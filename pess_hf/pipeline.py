@@ -203,7 +203,7 @@ def _tracker(extractor: Any, tokenizer: Any, rules: PersonaFilter | None, device
         from pess_hf.modeling_extractor import AutoPessExtractor
 
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(extractor)
-        extractor = AutoPessExtractor.from_pretrained(extractor).to(device)
+        extractor = AutoPessExtractor.from_pretrained(os.fspath(extractor)).to(device)
     if tokenizer is None:
         raise PessError("SupportPipeline: expected the extractor's tokenizer as extractor_tokenizer=, found none.")
     return PersonaTracker(extractor, tokenizer, rules, disable_tqdm=True)
