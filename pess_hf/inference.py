@@ -161,6 +161,8 @@ def infer_personas(
             f"infer_personas: expected the columns 'turns' and 'persona', found {', '.join(dataset.column_names)}. "
             "Load the rows with load_support_dataset."
         )
+    from datasets import Features, Value
+
     rules = rules or PersonaFilter()
     fingerprint = _fingerprint(dataset, extractor, tokenizer, [rules, replace, generation])
 
@@ -172,7 +174,8 @@ def infer_personas(
         fill,
         batched=True,
         batch_size=None,  # all prefixes together
-        features=dataset.features,
+        # Where every list is empty, nothing but this says that personas are texts.
+        features=Features({**dataset.features, "persona": [[Value("string")]]}),
         new_fingerprint=fingerprint,
         cache_file_name=_cache_file(fingerprint, cache_dir),
     )

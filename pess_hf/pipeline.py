@@ -57,11 +57,13 @@ class SupportPipeline(Pipeline):
         {'reply': 'I am sorry to hear that.', 'strategy': 'Reflection of feelings', 'persona': [], 'safety': None}
     """
 
-    _load_processor = False
-    _load_image_processor = False
-    _load_video_processor = False
-    _load_feature_extractor = False
-    _load_tokenizer = True
+    _load_processor: Any = False
+    _load_image_processor: Any = False
+    _load_video_processor: Any = False
+    _load_feature_extractor: Any = False
+    _load_tokenizer: Any = True
+
+    model: Any
 
     def __init__(
         self,
@@ -107,11 +109,12 @@ class SupportPipeline(Pipeline):
             generation["strategy"] = normalise_strategy(strategy)
         return before, generation, {}
 
-    def preprocess(self, input_: Any, persona: list[str] | None = None) -> dict[str, Any]:
+    def preprocess(self, input_: Any, **preprocess_parameters: Any) -> dict[str, Any]:
         """Check the messages, infer the persona and make the model's inputs."""
-        messages = input_.messages
-        turns = check_messages(messages)
-        known = self._persona(turns) if persona is None else persona
+        turns = check_messages(input_.messages)
+        known = preprocess_parameters.get("persona")
+        if known is None:
+            known = self._persona(turns)
         answer = self._answer_to_messages(turns)
         if answer is not None:
             return {"answer": answer, "persona": known}
@@ -132,12 +135,12 @@ class SupportPipeline(Pipeline):
                 return answer
         return None
 
-    def _forward(self, input_tensors: Any, **generation: Any) -> dict[str, Any]:
+    def _forward(self, input_tensors: Any, **forward_parameters: Any) -> Any:
         inputs = dict(input_tensors)
         persona = inputs.pop("persona")
         if "answer" in inputs:
             return {"answer": inputs["answer"], "persona": persona}
-        sequences = self.model.generate(**inputs, **self._with_length(generation))  # (1, T)
+        sequences = self.model.generate(**inputs, **self._with_length(forward_parameters))  # (1, T)
         return {"sequences": sequences, "persona": persona}
 
     def _with_length(self, generation: dict[str, Any]) -> dict[str, Any]:
@@ -145,7 +148,7 @@ class SupportPipeline(Pipeline):
         is_set = bool({"max_length", "max_new_tokens"} & set(generation)) or given.max_new_tokens is not None
         return generation if is_set else {**generation, "max_new_tokens": MAX_NEW_TOKENS}
 
-    def postprocess(self, model_outputs: Any) -> dict[str, Any]:
+    def postprocess(self, model_outputs: Any, **postprocess_parameters: Any) -> dict[str, Any]:
         """Read the strategy and the text off the tokens, and check the reply."""
         result = {"reply": "", "strategy": None, "persona": model_outputs["persona"], "safety": None}
         if "answer" in model_outputs:

@@ -80,7 +80,8 @@ def open_pipeline(args: ChatArguments) -> Any:
     from transformers import pipeline, set_seed
 
     set_seed(args.seed)
-    return pipeline("emotional-support", model=args.model, extractor=args.extractor)
+    make: Any = pipeline  # its overloads know the tasks of transformers alone
+    return make("emotional-support", model=args.model, extractor=args.extractor)
 
 
 def talk(chat: Any, generation: dict[str, Any]) -> None:
