@@ -6,7 +6,7 @@ Letters: B dialogues, R decoder rows, T target tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -63,15 +63,21 @@ class DecoderBatch:
         target_ids: Target tokens of every row, (R, T), -100 on the right.
         labels: The same with -100 in the generated rows too, which need no logits, (R, T).
         encoder_rows: The dialogue of each row, (R,).
-        num_target_rows: How many of the rows after the first B are new targets.
+        target_dialogues: The dialogues whose new target has a row, in row order after the first B rows; the new
+            target of any other dialogue is its reference. None while the completeness term is off.
         pairs: The consistency term's input, for the dialogues that have positives and negatives.
     """
 
     target_ids: torch.Tensor
     labels: torch.Tensor
     encoder_rows: torch.Tensor
-    num_target_rows: int
+    target_dialogues: list[int] | None
     pairs: list[SentencePairs]
+
+    def to(self, device: torch.device) -> DecoderBatch:
+        """The same batch with its tensors on `device`."""
+        tensors = {name: getattr(self, name).to(device) for name in ("target_ids", "labels", "encoder_rows")}
+        return replace(self, **tensors)
 
 
 def build_decoder_batch(
@@ -89,7 +95,7 @@ def build_decoder_batch(
         rollouts: One per dialogue; None for the plain likelihood term alone.
         encode: Tokenises personas, such as `PersonaCollator.encode_personas`.
         threshold: The matching threshold, which decides the positives.
-        use_completeness: Add a new-target row per dialogue.
+        use_completeness: Add a row per dialogue whose new target is not just its reference.
         use_consistency: Add a generated row per dialogue that has positives and negatives.
 
     Returns:
@@ -100,36 +106,44 @@ def build_decoder_batch(
         >>> build_decoder_batch([["I sing."], ["I ski."]], None, encode, threshold=0.6).target_ids.tolist()
         [[7, 2], [7, 2]]
     """
-    num_dialogues = len(references)
-    reference_targets = encode([list(persona) for persona in references])
-    new_targets: list[EncodedTarget] = []
-    generated: list[tuple[int, EncodedTarget]] = []
-    if rollouts is not None and use_completeness:
-        new_targets = encode(
-            [
-                completeness_target(rollout.generated, persona, rollout.match)
-                for rollout, persona in zip(rollouts, references, strict=True)
-            ]
-        )
-    if rollouts is not None and use_consistency:
-        rows = [row for row, rollout in enumerate(rollouts) if rollout.match.consistent and rollout.match.inconsistent]
-        generated = list(zip(rows, encode([rollouts[row].generated for row in rows]), strict=True))
-    scored = [target.input_ids for target in (*reference_targets, *new_targets)]
-    target_ids = pad_labels(scored + [target.input_ids for _, target in generated])  # (R, T)
-    labels = target_ids.clone()
-    labels[len(scored) :] = -100
-    dialogues = list(range(num_dialogues))
-    pairs = [
-        _sentence_pairs(rollouts[row].match, reference_targets[row], target, row, len(scored) + k, threshold)  # type: ignore[index]
-        for k, (row, target) in enumerate(generated)
-    ]
-    return DecoderBatch(
-        target_ids=target_ids,
-        labels=labels,
-        encoder_rows=torch.tensor(dialogues + dialogues[: len(new_targets)] + [row for row, _ in generated]),
-        num_target_rows=len(new_targets),
-        pairs=pairs,
+    targets, pairs_of = (
+        _target_rows(references, rollouts, use_completeness),
+        _generated_rows(rollouts, use_consistency),
     )
+    encoded = encode([list(persona) for persona in references] + list(targets.values()) + list(pairs_of.values()))
+    num_scored = len(references) + len(targets)
+    target_ids = pad_labels([target.input_ids for target in encoded])  # (R, T)
+    labels = target_ids.clone()
+    labels[num_scored:] = -100
+    pairs = [
+        _sentence_pairs(rollouts[row].match, encoded[row], encoded[num_scored + k], row, num_scored + k, threshold)
+        for k, row in enumerate(pairs_of)
+        if rollouts is not None
+    ]
+    dialogues = [*range(len(references)), *targets, *pairs_of]
+    has_targets = rollouts is not None and use_completeness
+    return DecoderBatch(target_ids, labels, torch.tensor(dialogues), list(targets) if has_targets else None, pairs)
+
+
+def _target_rows(
+    references: Sequence[Sequence[str]], rollouts: Sequence[Rollout] | None, wanted: bool
+) -> dict[int, list[str]]:
+    """New targets of the dialogues where they differ from the reference; elsewhere its row serves both terms."""
+    if rollouts is None or not wanted:
+        return {}
+    targets = {
+        row: completeness_target(rollout.generated, persona, rollout.match)
+        for row, (rollout, persona) in enumerate(zip(rollouts, references, strict=True))
+    }
+    return {row: target for row, target in targets.items() if target != list(references[row])}
+
+
+def _generated_rows(rollouts: Sequence[Rollout] | None, wanted: bool) -> dict[int, list[str]]:
+    """Generated sentences of the dialogues that have positives and negatives; elsewhere the term is 0."""
+    if rollouts is None or not wanted:
+        return {}
+    both = [row for row, rollout in enumerate(rollouts) if rollout.match.consistent and rollout.match.inconsistent]
+    return {row: rollouts[row].generated for row in both}
 
 
 def _sentence_pairs(

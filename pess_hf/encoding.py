@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from transformers.utils import logging
@@ -91,20 +92,21 @@ def _truncate(
     text = separator.join(utterances)
     offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
     room = max_length - tokenizer.num_special_tokens_to_add()
-    first_char = offsets[len(offsets) - room][0]  # the oldest character that fits
-    start = 0
-    for dropped, utterance in enumerate(utterances):
-        if start >= first_char:
-            return _encode_cut(tokenizer, text[start:], max_length, dropped)
-        start += len(utterance) + len(separator)
-    # Not even the newest utterance fits whole: keep its end.
-    return _encode_cut(tokenizer, text[first_char:], max_length, len(utterances))
+    fitting = [first_char for first_char, _ in offsets[len(offsets) - room :]]  # where the newest tokens begin
+    starts = [(start, dropped) for dropped, start in enumerate(_starts(utterances, separator)) if start >= fitting[0]]
+    # Where not even the newest utterance fits whole, its end is kept.
+    cuts = [(first_char, len(utterances)) for first_char in fitting]
+    for start, dropped in starts + cuts:
+        ids = tokenizer(text[start:], verbose=False)["input_ids"]
+        if len(ids) <= max_length:  # a text cut before a word can have a token or two more than it had inside
+            return EncodedSource(ids, dropped)
+    # Not even the last character fits, which is several tokens.
+    return EncodedSource(tokenizer(text[fitting[-1] :], truncation=True, max_length=max_length)["input_ids"], dropped)
 
 
-def _encode_cut(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int, dropped: int) -> EncodedSource:
-    # A text cut elsewhere can split into a token or two more than it had, hence the truncation.
-    ids = tokenizer(text, truncation=True, max_length=max_length)["input_ids"]
-    return EncodedSource(ids, dropped)
+def _starts(pieces: list[str], separator: str) -> list[int]:
+    """Where each piece begins in the joined text."""
+    return list(accumulate((len(piece) + len(separator) for piece in pieces[:-1]), initial=0))
 
 
 def encode_targets(

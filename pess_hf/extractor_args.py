@@ -31,6 +31,9 @@ class ExtractorArguments:
         default=None,
         metadata={"help": "Warm-start a decoder of so many layers; needed for, and only for, a BERT-like encoder."},
     )
+    encoder_layers: int | None = field(
+        default=None, metadata={"help": "Keep only so many first layers of a BERT-like encoder; by default all."}
+    )
     freeze_encoder: bool = field(default=False, metadata={"help": "Train the decoder alone."})
     freeze_embeddings: bool = field(
         default=False,
@@ -49,6 +52,10 @@ class ExtractorArguments:
             raise PessError(f"encoder_cache_rows: expected 0 or more, found {self.encoder_cache_rows}.")
         if self.encoder_cache_rows and not self.freeze_encoder:
             raise PessError("encoder_cache_rows: expected freeze_encoder: true with it, found false. Set one of them.")
+        if self.encoder_layers is not None and self.decoder_layers is None:
+            raise PessError(
+                "encoder_layers: expected decoder_layers with it, found none. It is for BERT-like encoders."
+            )
         for name in ("utterance_separator", "persona_separator"):
             if not getattr(self, name).strip():
                 raise PessError(f"{name}: expected a mark such as '{DEFAULT_SEPARATOR}', found only white space.")
@@ -128,7 +135,9 @@ def load_extractor(args: ExtractorArguments, max_new_tokens: int, num_beams: int
     kwargs: dict[str, Any] = {"dtype": args.dtype, "revision": args.model_revision or "main"}
     model: Any
     if args.decoder_layers is not None:
-        model = PessEncoderDecoderExtractor.from_backbone(args.model_name_or_path, args.decoder_layers, **kwargs)
+        model = PessEncoderDecoderExtractor.from_backbone(
+            args.model_name_or_path, args.decoder_layers, args.encoder_layers, **kwargs
+        )
     else:
         model = AutoPessExtractor.from_pretrained(args.model_name_or_path, **kwargs)
     model.set_separators(args.utterance_separator, args.persona_separator)

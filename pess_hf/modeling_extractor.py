@@ -113,6 +113,8 @@ class PersonaExtractionMixin:
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         decoder_input_ids: torch.Tensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        encoder_outputs: Any = None,
         labels: torch.Tensor | None = None,
         encoder_rows: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
@@ -125,6 +127,8 @@ class PersonaExtractionMixin:
             attention_mask: 1 for real source tokens, (B, S).
             decoder_input_ids: Decoder inputs, (R, T). With R a multiple of B and no `encoder_rows`, row r belongs to
                 dialogue r mod B.
+            decoder_attention_mask: Passed to the backbone; without a use where rows share a dialogue.
+            encoder_outputs: Passed to the backbone, in place of `input_ids`.
             labels: Target tokens, (R, T); -100 where no logits are wanted.
             encoder_rows: The dialogue of each decoder row, (R,), in [0, B).
             num_items_in_batch: Labelled tokens in the whole global batch; the loss is then a sum divided by it.
@@ -151,6 +155,8 @@ class PersonaExtractionMixin:
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 decoder_input_ids=decoder_input_ids,
+                decoder_attention_mask=decoder_attention_mask,
+                encoder_outputs=encoder_outputs,
                 labels=labels,
                 **kwargs,
             )
@@ -320,20 +326,23 @@ class PessEncoderDecoderExtractor(PersonaExtractionMixin, EncoderDecoderModel):
             pooler.requires_grad_(False)
 
     @classmethod
-    def from_backbone(cls, name_or_path: str, decoder_layers: int = 2, **kwargs: Any) -> Self:
+    def from_backbone(
+        cls, name_or_path: str, decoder_layers: int = 2, encoder_layers: int | None = None, **kwargs: Any
+    ) -> Self:
         """Warm-start encoder and decoder from one BERT-like checkpoint.
 
         Args:
             name_or_path: Hub id or folder of the checkpoint; the default sentence encoder's id works offline where
                 the extra `offline` is installed.
-            decoder_layers: How many of the encoder's first layers the decoder starts from.
+            decoder_layers: How many of the checkpoint's first layers the decoder starts from.
+            encoder_layers: Keep only so many of the encoder's first layers; None keeps all.
             **kwargs: Passed to `AutoModel.from_pretrained`.
 
         Returns:
-            A model whose decoder has the checkpoint's embeddings and first layers; each cross-attention starts as a
-            copy of its layer's self-attention.
+            A model whose decoder has the checkpoint's embeddings and first layers; each cross-attention starts from
+            its layer's self-attention, the last one and the head so that attended tokens are copied.
         """
-        encoder, decoder = encoder_decoder_from_bert(name_or_path, decoder_layers, **kwargs)
+        encoder, decoder = encoder_decoder_from_bert(name_or_path, decoder_layers, encoder_layers, **kwargs)
         model = cls(encoder=encoder, decoder=decoder)
         model.config.vocab_size = decoder.config.vocab_size
         model.config.decoder_start_token_id = decoder.config.bos_token_id

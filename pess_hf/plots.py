@@ -39,8 +39,11 @@ def plot_similarity(
         image = axes.imshow(match.similarity, cmap="viridis", vmin=0, vmax=1, aspect="auto")
         figure.colorbar(image, label="cosine")
         _write_cells(axes, match, threshold, plt)
-    axes.set_xticks(range(len(generated)), [_label(text) for text in generated], rotation=35, ha="right")
-    axes.set_yticks(range(len(reference)), [_label(text) for text in reference])
+    # Sentences are no formulas: "$" stays a dollar sign.
+    axes.set_xticks(
+        range(len(generated)), [_label(text) for text in generated], rotation=35, ha="right", parse_math=False
+    )
+    axes.set_yticks(range(len(reference)), [_label(text) for text in reference], parse_math=False)
     axes.set_xlabel("generated")
     axes.set_ylabel("reference")
     axes.set_title(

@@ -79,7 +79,7 @@ def match_sentences(similarity: np.ndarray, generated: Sequence[str], threshold:
     for j, sentence in enumerate(generated):
         first_seen.setdefault(fold(sentence), j)
     reached = similarity >= threshold  # (m, k)
-    is_consistent = reached.any(axis=0).tolist() if len(similarity) else [False] * len(generated)  # (k,)
+    is_consistent = [bool(column.any()) for column in reached.T]  # (k,)
     distinct = sorted(first_seen.values())
     return PersonaMatch(
         similarity=similarity,
@@ -181,14 +181,23 @@ class PersonaMatcher:
         cache_size: int = 50_000,
         batch_size: int = 128,
     ) -> None:
-        if math.isnan(threshold):
-            raise ValueError("threshold: expected a number, found nan.")
-        self.encoder = load_encoder(encoder) if isinstance(encoder, str) else encoder
         self.threshold = threshold
+        self.encoder = load_encoder(encoder) if isinstance(encoder, str) else encoder
         self.batch_size = batch_size
         self.encoder_calls = 0
         self._cache_size = cache_size
         self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
+
+    @property
+    def threshold(self) -> float:
+        """At or above this cosine two sentences say the same; it can be set anew."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, threshold: float) -> None:
+        if math.isnan(threshold):
+            raise ValueError("threshold: expected a number, found nan.")
+        self._threshold = threshold
 
     def match(self, generated: Sequence[Sequence[str]], reference: Sequence[Sequence[str]]) -> list[PersonaMatch]:
         """Match a batch of dialogues.
@@ -230,7 +239,8 @@ class PersonaMatcher:
         if new:
             known.update(zip(new, self._encode(new), strict=True))
         for sentence in wanted:
-            self._cache[sentence] = known[sentence]
+            if sentence not in self._cache:
+                self._cache[sentence] = known[sentence].copy()  # a view would keep the whole batch in memory
             self._cache.move_to_end(sentence)
         while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)

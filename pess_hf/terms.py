@@ -55,12 +55,23 @@ def pess_terms(
     nll = token_nll(logits, batch.labels[wanted], label_smoothing)  # (N,)
     row_of_token = wanted.nonzero()[:, 0]  # (N,)
     is_reference = row_of_token < num_dialogues
-    new_target_rows = row_of_token[~is_reference] - num_dialogues
+    is_target = _is_target(batch, row_of_token, is_reference, num_dialogues)
     return PessTerms(
         nll_sum=nll[is_reference].sum(),
-        completeness=dialogue_mean(nll[~is_reference], new_target_rows, num_dialogues),
+        completeness=dialogue_mean(nll[is_target], batch.encoder_rows[row_of_token[is_target]], num_dialogues),
         consistency=_mean_consistency(hidden, batch.pairs, num_dialogues, temperature),
     )
+
+
+def _is_target(
+    batch: DecoderBatch, row_of_token: torch.Tensor, is_reference: torch.Tensor, num_dialogues: int
+) -> torch.Tensor:
+    """Which tokens (N,) belong to new targets: their own rows, or the reference where it is the new target."""
+    if batch.target_dialogues is None:
+        return torch.zeros_like(is_reference)
+    has_own_row = torch.zeros(num_dialogues, dtype=torch.bool, device=is_reference.device)
+    has_own_row[batch.target_dialogues] = True
+    return ~is_reference | ~has_own_row[batch.encoder_rows[row_of_token]]
 
 
 def _mean_consistency(

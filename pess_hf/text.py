@@ -11,6 +11,8 @@ DEFAULT_SEPARATOR = " | "
 def clean(text: str, separator: str = DEFAULT_SEPARATOR) -> str:
     r"""Fold white space to single blanks and replace the separator's mark inside `text` by a comma.
 
+    A mark that is a comma itself is replaced by a semicolon.
+
     Args:
         text: One utterance or persona sentence.
         separator: The separator that joins such texts.
@@ -22,10 +24,8 @@ def clean(text: str, separator: str = DEFAULT_SEPARATOR) -> str:
         >>> clean("tea | coffee\n")
         'tea , coffee'
     """
-    mark = separator.strip()
-    if mark:
-        text = text.replace(mark, ",")
-    return " ".join(text.split())
+    text, mark = " ".join(text.split()), separator.strip()
+    return text.replace(mark, ";" if "," in mark else ",") if mark else text
 
 
 def join_pieces(pieces: Iterable[str], separator: str = DEFAULT_SEPARATOR) -> str:

@@ -43,13 +43,16 @@ def rouge(generated: Personas, reference: Personas) -> dict[str, float]:
 
 
 def bleu(generated: Personas, reference: Personas) -> dict[str, float]:
-    """Corpus BLEU in [0, 1] by sacrebleu, lower-cased, sentences joined by blanks.
+    """Corpus BLEU in [0, 1] by sacrebleu, lower-cased, sentences joined by blanks; 0 for no dialogue.
 
     Example:
         >>> round(bleu([["I sing in a choir."]], [["i sing in a choir."]])["bleu"], 4)
         1.0
     """
-    hypotheses, references = [" ".join(g) for g in generated], [" ".join(r) for r in reference]
+    texts = _joined(generated, reference)
+    if not texts:
+        return {"bleu": 0.0}
+    hypotheses, references = map(list, zip(*texts, strict=True))
     return {"bleu": require_extra("sacrebleu").corpus_bleu(hypotheses, [references], lowercase=True).score / 100}
 
 
@@ -70,7 +73,7 @@ def _distinct(sentences: list[list[str]], n: int) -> float:
 
 
 def bert_score(generated: Personas, reference: Personas, model: str, num_layers: int) -> dict[str, float]:
-    """BERTScore F1 with a model from a folder or the Hub.
+    """BERTScore F1 with a model from a folder or the Hub, averaged over dialogues; 0 where one side is empty.
 
     Args:
         generated: Personas written.
@@ -78,10 +81,20 @@ def bert_score(generated: Personas, reference: Personas, model: str, num_layers:
         model: Id or folder of the scoring model.
         num_layers: The layer whose hidden states are compared; a folder's best layer cannot be looked up.
     """
-    hypotheses, references = [" ".join(g) for g in generated], [" ".join(r) for r in reference]
+    texts = _joined(generated, reference)
+    # bert_score gives empty texts 0 as well, but with transformers 5 it fails on them.
+    full = [(hypothesis, wanted) for hypothesis, wanted in texts if hypothesis.strip() and wanted.strip()]
+    if not full:
+        return {"bert_score_f1": 0.0}
     scorer: Any = require_extra("bert_score")
+    hypotheses, references = map(list, zip(*full, strict=True))
     _, _, f1 = scorer.score(hypotheses, references, model_type=model, num_layers=num_layers, verbose=False)
-    return {"bert_score_f1": f1.mean().item()}
+    return {"bert_score_f1": f1.sum().item() / len(texts)}
+
+
+def _joined(generated: Personas, reference: Personas) -> list[tuple[str, str]]:
+    """What was written and what was wanted, one text each per dialogue."""
+    return [(" ".join(written), " ".join(wanted)) for written, wanted in zip(generated, reference, strict=True)]
 
 
 def _mean(values: list[float]) -> float:

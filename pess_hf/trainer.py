@@ -105,7 +105,7 @@ class PessTrainer(Seq2SeqTrainer):
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """The weighted sum of the three terms; the signature and the meaning of the arguments are `Trainer`'s."""
         rollouts = self._rollouts(inputs)
-        batch = self._decoder_batch(inputs, rollouts)
+        batch = self._decoder_batch(inputs, rollouts).to(inputs["input_ids"].device)
         outputs = model(**self._model_inputs(inputs, batch))
         num_dialogues = len(inputs["input_ids"])
         terms = pess_terms(
@@ -169,14 +169,12 @@ class PessTrainer(Seq2SeqTrainer):
         )
 
     def _model_inputs(self, inputs: Batch, batch: DecoderBatch) -> Batch:
-        device = inputs["input_ids"].device
-        target_ids = batch.target_ids.to(device)
         return {
             "input_ids": inputs["input_ids"],
             "attention_mask": inputs["attention_mask"],
-            "decoder_input_ids": _extractor(self.model).prepare_decoder_input_ids_from_labels(labels=target_ids),
-            "labels": batch.labels.to(device),
-            "encoder_rows": batch.encoder_rows.to(device),
+            "decoder_input_ids": _extractor(self.model).prepare_decoder_input_ids_from_labels(labels=batch.target_ids),
+            "labels": batch.labels,
+            "encoder_rows": batch.encoder_rows,
         }
 
     def get_batch_samples(

@@ -35,6 +35,7 @@ os.environ |= {
     "NO_PROXY": "127.0.0.1,localhost",
     "no_proxy": "127.0.0.1,localhost",
     "TOKENIZERS_PARALLELISM": "false",
+    "OMP_NUM_THREADS": "1",  # tiny models gain nothing from threads, and much waiting on a busy machine
 }
 
 

@@ -105,4 +105,6 @@ def pad_labels(sequences: list[list[int]]) -> Any:
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
-    return pad_sequence([torch.tensor(ids) for ids in sequences], batch_first=True, padding_value=-100)
+    return pad_sequence(
+        [torch.tensor(ids, dtype=torch.long) for ids in sequences], batch_first=True, padding_value=-100
+    )

@@ -33,7 +33,8 @@ def consistency_loss(
         temperature: T, above 0; lower means sharper.
 
     Returns:
-        A scalar. The gradient flows into anchors and candidates alike; half precision is computed in float32.
+        A scalar. The gradient flows into anchors and candidates alike; half precision is computed in float32, also
+        under autocast.
 
     Raises:
         ValueError: If the temperature is not above 0.
@@ -49,7 +50,8 @@ def consistency_loss(
         raise ValueError(f"temperature: expected a number above 0, found {temperature}.")
     if anchors.dtype in (torch.float16, torch.bfloat16):
         anchors, candidates = anchors.float(), candidates.float()
-    scores = anchors @ candidates.T / temperature  # (A, D) @ (D, K) -> (A, K)
+    with torch.autocast(anchors.device.type, enabled=False):
+        scores = anchors @ candidates.T / temperature  # (A, D) @ (D, K) -> (A, K)
     if scores.numel() == 0:
         return anchors.sum() * 0.0 + candidates.sum() * 0.0
     against = scores.masked_fill(~negatives, _MASKED).logsumexp(dim=1, keepdim=True)  # (A, 1)
