@@ -323,7 +323,11 @@ def _evaluation_command(run: RunFolder, kind: str, given: CardOverrides) -> str:
     train_data = run.arguments.get("train_data")
     data = "sample" if train_data == "sample" else _data_id(run) or "DATA"
     model = given.model_id or "."
-    return f"python recipes/evaluate_{kind}.py --model {model} --data {data} --output metrics.json"
+    persona = ""
+    if kind == "generator" and run.arguments.get("persona_source"):
+        persona = f" --persona_source {run.arguments['persona_source']}"
+        persona += " --extractor EXTRACTOR" if run.arguments["persona_source"] == "inferred" else ""
+    return f"python recipes/evaluate_{kind}.py --model {model} --data {data}{persona} --output metrics.json"
 
 
 def _public_name(name: object, near: Path) -> str | None:
