@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from dataclasses import field
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, PretrainedConfig
 
-from .strategies import STRATEGIES
+from .strategy_names import STRATEGIES
 
 #: PAL's guidance strengths, in the order of the strategies.
 PAL_GUIDANCE = (0.0, 0.75, 0.0, 0.0, 0.75, 0.75, 0.75, 0.375)
+#: Whether this is the library's module: a copy exported with a model has another name, and registers nothing.
+_IS_OURS = __name__ == "pess_hf.configuration_generator"
 
 
 def _of_backbone(name: str) -> property:
@@ -81,6 +84,9 @@ class PessGeneratorConfig(PretrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Build the backbone's configuration, then check every value."""
+        if _IS_OURS:
+            # Registers the models: whoever asks an Auto class for one has built its config before.
+            importlib.import_module("pess_hf.modeling_generator")
         self.backbone = _backbone_config(self.backbone)
         self.strategies = [str(token) for token in self.strategies]
         self.guidance_strengths = [_strength("guidance_strengths", value) for value in self.guidance_strengths]
@@ -126,3 +132,7 @@ def _strength(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not (0 <= value < math.inf):
         raise ValueError(f"{name}: expected a finite number of at least 0, found {value!r}.")
     return float(value)
+
+
+if _IS_OURS:
+    AutoConfig.register(PessGeneratorConfig.model_type, PessGeneratorConfig, exist_ok=True)

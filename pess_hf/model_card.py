@@ -364,8 +364,14 @@ def _evaluation_command(run: RunFolder, kind: str, given: CardOverrides) -> str:
         options["max_rows"] = arguments.get("max_test_rows")
         options |= {name: arguments.get(name) for name in ("max_source_length", "similarity_threshold")}
         options["similarity_model"] = as_hub_id(arguments.get("similarity_model"), near=run.path)
+    if kind == "generator":
+        options |= _persona_options(run.arguments.get("persona_source"))
     given_options = [f"--{name} {value}" for name, value in options.items() if value is not None]
     return " ".join(["python", f"recipes/evaluate_{kind}.py", *given_options, "--output metrics.json"])
+
+
+def _persona_options(source: Any) -> dict[str, Any]:
+    return {"persona_source": source, "extractor": "EXTRACTOR" if source == "inferred" else None}
 
 
 def _public_name(name: object, near: Path) -> str | None:

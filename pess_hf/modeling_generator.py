@@ -356,3 +356,7 @@ def register() -> None:
     AutoConfig.register(PessGeneratorConfig.model_type, PessGeneratorConfig, exist_ok=True)
     AutoModel.register(PessGeneratorConfig, PessGenerator, exist_ok=True)
     AutoModelForSeq2SeqLM.register(PessGeneratorConfig, PessGenerator, exist_ok=True)
+
+
+if __name__ == "pess_hf.modeling_generator":  # a copy exported with a model has another name
+    register()

@@ -12,17 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AddedToken, LogitsProcessor
 
-#: ESConv's strategies as PAL's special tokens, in PAL's order.
-STRATEGIES = (
-    "[Question]",
-    "[Restatement or Paraphrasing]",
-    "[Reflection of feelings]",
-    "[Self-disclosure]",
-    "[Affirmation and Reassurance]",
-    "[Providing Suggestions]",
-    "[Information]",
-    "[Others]",
-)
+from .strategy_names import STRATEGIES, bare_name
 
 
 def add_strategy_tokens(tokenizer: Any, strategies: Sequence[str] = STRATEGIES) -> list[int]:
@@ -52,7 +42,7 @@ def strategy_index(name: str, strategies: Sequence[str] = STRATEGIES) -> int:
     """Position of a strategy, given as a name (``"Question"``) or as its token (``"[Question]"``).
 
     Args:
-        name: The strategy; case and the brackets do not matter.
+        name: The strategy; case and the brackets do not matter, ESConv's "Questions" and "Other" are understood.
         strategies: The known tokens.
 
     Returns:
@@ -65,16 +55,12 @@ def strategy_index(name: str, strategies: Sequence[str] = STRATEGIES) -> int:
         >>> strategy_index("Self-disclosure")
         3
     """
-    known = [_bare(token) for token in strategies]
+    known = [bare_name(token) for token in strategies]
     try:
-        return [entry.casefold() for entry in known].index(_bare(str(name)).casefold())
+        return [entry.casefold() for entry in known].index(bare_name(str(name)).casefold())
     except ValueError:
         listed = ", ".join(known)
         raise ValueError(f"Unknown strategy {name!r}: expected one of {listed}. Correct the name.") from None
-
-
-def _bare(token: str) -> str:
-    return token.strip().removeprefix("[").removesuffix("]").strip()
 
 
 class StrategyLogitsProcessor(LogitsProcessor):

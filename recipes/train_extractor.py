@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from pess_hf.arguments import parse_recipe_args
 from pess_hf.cli import prepare_output_dir, run_recipe, write_json, write_jsonl
-from pess_hf.errors import PessError
 from pess_hf.extractor_args import (
     ExtractorArguments,
     PersonaDataArguments,
@@ -16,6 +15,7 @@ from pess_hf.extractor_args import (
     load_splits,
     load_tokenizer,
 )
+from pess_hf.run_checkpoints import find_checkpoint
 from pess_hf.training_args import PessTrainingArguments
 
 if TYPE_CHECKING:
@@ -55,28 +55,6 @@ def main(args: list[str] | None = None) -> None:
         report(metrics, splits, personas)
     if training_args.push_to_hub:
         trainer.push_to_hub()
-
-
-def find_checkpoint(training_args: PessTrainingArguments) -> str | None:
-    """The checkpoint to resume from; a folder with checkpoints that nobody asked to resume is an error."""
-    from transformers.trainer_utils import get_last_checkpoint
-
-    asked = training_args.resume_from_checkpoint
-    last = get_last_checkpoint(training_args.output_dir)
-    if asked is None or str(asked).lower() == "false":
-        if last is not None:
-            raise PessError(
-                f"{training_args.output_dir}: expected a folder without checkpoints, found {Path(last).name}. "
-                "Go on with --resume_from_checkpoint true, or choose another --output_dir."
-            )
-        return None
-    if str(asked).lower() != "true":
-        if not Path(asked).is_dir():
-            raise PessError(f"resume_from_checkpoint: expected true or a checkpoint's folder, found {asked}.")
-        return str(asked)
-    if last is None:
-        raise PessError(f"{training_args.output_dir}: expected a checkpoint to resume from, found none.")
-    return last
 
 
 def build_trainer(

@@ -105,6 +105,7 @@ def load_support_dataset(
     split: str | None = None,
     *,
     separator: str | None = DEFAULT_SEPARATOR,
+    sample_reference: bool = False,
 ) -> datasets.Dataset:
     """Load emotional-support dialogues.
 
@@ -116,6 +117,7 @@ def load_support_dataset(
             `save_to_disk`, the id of a Hub dataset, or a list of such sources, which are joined in order.
         split: As in `load_persona_dataset`.
         separator: As in `load_persona_dataset`.
+        sample_reference: Whether `"sample"` brings its reference personas; by default they are left to be inferred.
 
     Returns:
         A dataset with the columns `dialogue_id`, `situation`, `emotion_type`, `problem_type` (texts, empty where not
@@ -130,7 +132,7 @@ def load_support_dataset(
         >>> len(row["persona"]) == len(row["turns"])
         True
     """
-    options = Options(separator)
+    options = Options(separator, sample_reference=sample_reference)
     rows = itertools.chain.from_iterable(_support_rows(one, split, options) for one in _as_list(source))
     return _build(rows, support_features(), source)
 
@@ -167,7 +169,7 @@ def _persona_rows(source: Source, split: str | None, options: Options) -> Rows:
 
 def _support_rows(source: Source, split: str | None, options: Options) -> Rows:
     if source == sample.NAME:
-        return iter(sample.make_support_sample(split or "train"))
+        return iter(sample.make_support_sample(split or "train", with_reference=options.sample_reference))
     path = find_file(source, split, SUPPORT_EXTENSIONS)
     if path is None:
         return _parse(read_table(source, split), table_stem(source), options, _support_parser)

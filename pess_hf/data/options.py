@@ -15,7 +15,9 @@ class Options:
         separator: Its mark is replaced by a comma inside every text, and white space is folded; None leaves texts
             alone.
         require_persona: Whether a persona record without personas is an error; if not, its persona is empty.
+        sample_reference: Whether the embedded support dialogues bring their reference personas.
     """
 
     separator: str | None = DEFAULT_SEPARATOR
     require_persona: bool = True
+    sample_reference: bool = False

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from pess_hf.errors import PessError
+from pess_hf.strategy_names import STRATEGIES as TOKENS
+from pess_hf.strategy_names import bare_name
 
-#: In the order in which PAL numbers them; the order fixes token ids, so it never changes.
-STRATEGIES = (
-    "Question",
-    "Restatement or Paraphrasing",
-    "Reflection of feelings",
-    "Self-disclosure",
-    "Affirmation and Reassurance",
-    "Providing Suggestions",
-    "Information",
-    "Others",
-)
-_SPELLINGS = {name.casefold(): name for name in STRATEGIES} | {"questions": "Question", "other": "Others"}
+#: The names in PAL's order.
+STRATEGIES = tuple(bare_name(token) for token in TOKENS)
+_SPELLINGS = {name.casefold(): name for name in STRATEGIES}
 
 
 def normalise_strategy(name: str) -> str:
@@ -36,7 +29,7 @@ def normalise_strategy(name: str) -> str:
         >>> normalise_strategy("Questions")
         'Question'
     """
-    folded = " ".join(str(name).split()).strip("[]").casefold()
+    folded = bare_name(str(name)).casefold()
     if folded not in _SPELLINGS:
         raise PessError(f"unknown strategy {name!r}: expected one of {', '.join(STRATEGIES)}. Correct the spelling.")
     return _SPELLINGS[folded]

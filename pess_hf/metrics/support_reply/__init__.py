@@ -1,0 +1,1 @@
+"""The metric `support_reply`."""
