@@ -160,8 +160,8 @@ class PersonaExtractionMixin:
                 labels=labels,
                 **kwargs,
             )
-            if num_items_in_batch is not None and labels is not None:
-                outputs.loss = outputs.loss * labels.ne(-100).sum() / num_items_in_batch
+            if num_items_in_batch is not None and labels is not None:  # a sum: a mean over no token is not a number
+                outputs.loss = _sum_over_tokens(outputs.logits, labels) / num_items_in_batch
             return outputs
         return self._forward_shared(input_ids, attention_mask, decoder_input_ids, labels, encoder_rows)
 
@@ -418,6 +418,11 @@ class AutoPessExtractor:
                 "(PessEncoderDecoderExtractor.from_backbone)."
             )
         return _EXTRACTORS[config.model_type]
+
+
+def _sum_over_tokens(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    targets = labels.to(logits.device).flatten()
+    return nn.functional.cross_entropy(logits.flatten(0, 1), targets, reduction="sum")
 
 
 def _default_separators(config: PreTrainedConfig) -> None:
