@@ -401,7 +401,7 @@ class AutoPessExtractor:
             PessError: If the checkpoint's type has no extractor class.
         """
         hub_kwargs = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "subfolder") if key in kwargs}
-        config = kwargs.pop("config", None) or AutoConfig.from_pretrained(name_or_path, **hub_kwargs)
+        config = kwargs.pop("config", None) or _read_config(name_or_path, hub_kwargs)
         return AutoPessExtractor.class_for(config, name_or_path).from_pretrained(name_or_path, config=config, **kwargs)
 
     @staticmethod
@@ -418,6 +418,17 @@ class AutoPessExtractor:
                 "(PessEncoderDecoderExtractor.from_backbone)."
             )
         return _EXTRACTORS[config.model_type]
+
+
+def _read_config(name_or_path: str, hub_kwargs: dict[str, Any]) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(name_or_path, **hub_kwargs)
+    except ValueError as error:  # a type that transformers does not know, or none
+        reason = " ".join(str(error).split())[:160]
+        raise PessError(
+            f"{name_or_path}: expected a model of type {', '.join(sorted(_EXTRACTORS))}, its config.json is of none "
+            f"that can be read ({reason}). Check the name or the folder."
+        ) from error
 
 
 def _sum_over_tokens(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
