@@ -71,6 +71,9 @@ def encode_sources(
         >>> encode_sources(tokenizer, [["Hi.", "My dogs bark."]], max_length=64)  # doctest: +SKIP
         [EncodedSource(input_ids=[101, ...], num_dropped=0)]
     """
+    num_special = tokenizer.num_special_tokens_to_add()
+    if max_length <= num_special:
+        raise PessError(f"max_source_length: expected {num_special + 1} or more, found {max_length}.")
     texts = []
     for row, utterances in enumerate(dialogues):
         texts.append(join_pieces(utterances, separator))

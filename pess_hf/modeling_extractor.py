@@ -420,7 +420,7 @@ class AutoPessExtractor:
         return _EXTRACTORS[config.model_type]
 
 
-def _read_config(name_or_path: str, hub_kwargs: dict[str, Any]) -> PreTrainedConfig:
+def _read_config(name_or_path: str, hub_kwargs: Any) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(name_or_path, **hub_kwargs)
     except ValueError as error:  # a type that transformers does not know, or none
