@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from pess_hf.encoding import encode_sources, warn_of_truncation
+from pess_hf.errors import PessError
 from pess_hf.rollout import rollout_mode
 from pess_hf.text import fold, split_pieces
 
@@ -28,6 +29,8 @@ def extract_personas(
     **generation: Any,
 ) -> list[list[str]]:
     """Generate personas in length-sorted batches; see `PersonaExtractionMixin.extract` for the arguments."""
+    if batch_size < 1:
+        raise PessError(f"batch_size: expected 1 or more, found {batch_size}.")
     sources = encode_sources(tokenizer, dialogues, model.config.utterance_separator, max_source_length)
     warn_of_truncation([source.num_dropped for source in sources], "oldest utterances", "max_source_length")
     order = sorted(range(len(sources)), key=lambda row: (-len(sources[row].input_ids), row))

@@ -160,8 +160,8 @@ class PersonaExtractionMixin:
                 labels=labels,
                 **kwargs,
             )
-            if num_items_in_batch is not None and labels is not None:
-                outputs.loss = outputs.loss * labels.ne(-100).sum() / num_items_in_batch
+            if num_items_in_batch is not None and labels is not None:  # a sum: a mean over no token is not a number
+                outputs.loss = _sum_over_tokens(outputs.logits, labels) / num_items_in_batch
             return outputs
         return self._forward_shared(input_ids, attention_mask, decoder_input_ids, labels, encoder_rows)
 
@@ -403,7 +403,7 @@ class AutoPessExtractor:
             PessError: If the checkpoint's type has no extractor class.
         """
         hub_kwargs = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "subfolder") if key in kwargs}
-        config = kwargs.pop("config", None) or AutoConfig.from_pretrained(name_or_path, **hub_kwargs)
+        config = kwargs.pop("config", None) or _read_config(name_or_path, hub_kwargs)
         return AutoPessExtractor.class_for(config, name_or_path).from_pretrained(name_or_path, config=config, **kwargs)
 
     @staticmethod
@@ -420,6 +420,22 @@ class AutoPessExtractor:
                 "(PessEncoderDecoderExtractor.from_backbone)."
             )
         return _EXTRACTORS[config.model_type]
+
+
+def _read_config(name_or_path: str, hub_kwargs: Any) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(name_or_path, **hub_kwargs)
+    except ValueError as error:  # a type that transformers does not know, or none
+        reason = " ".join(str(error).split())[:160]
+        raise PessError(
+            f"{name_or_path}: expected a model of type {', '.join(sorted(_EXTRACTORS))}, its config.json is of none "
+            f"that can be read ({reason}). Check the name or the folder."
+        ) from error
+
+
+def _sum_over_tokens(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    targets = labels.to(logits.device).flatten()
+    return nn.functional.cross_entropy(logits.flatten(0, 1), targets, reduction="sum")
 
 
 def _default_separators(config: PreTrainedConfig) -> None:

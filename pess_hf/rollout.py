@@ -75,12 +75,22 @@ def greedy_rollouts(
     config = greedy_config(model, max_new_tokens)
     order = sorted(range(len(sources)), key=lambda row: (-len(sources[row]), row))
     rollouts: dict[int, torch.Tensor] = {}
-    with rollout_mode(model):
+    with rollout_mode(model), _generation_config(model, config):
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             generated = _generate(model, [sources[row] for row in rows], config)
             rollouts.update(zip(rows, generated, strict=True))
     return [rollouts[row] for row in range(len(sources))]
+
+
+@contextlib.contextmanager
+def _generation_config(model: Any, config: GenerationConfig) -> Iterator[None]:
+    """`generate` fills what a passed config leaves open from the model's own, such as a minimum length."""
+    own, model.generation_config = model.generation_config, config
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _generate(model: Any, sources: list[torch.Tensor], config: GenerationConfig) -> list[torch.Tensor]:
@@ -89,7 +99,7 @@ def _generate(model: Any, sources: list[torch.Tensor], config: GenerationConfig)
     lengths = torch.tensor([len(source) for source in sources], device=input_ids.device)
     mask = (torch.arange(input_ids.shape[1], device=input_ids.device) < lengths[:, None]).long()  # (B, S)
     encoded = BaseModelOutput(last_hidden_state=model.encode(input_ids, mask))  # (B, S, D)
-    sequences = model.generate(encoder_outputs=encoded, attention_mask=mask, generation_config=config)  # (B, T)
+    sequences = model.generate(encoder_outputs=encoded, attention_mask=mask)  # (B, T)
     return [_cut_padding(sequence, pad) for sequence in sequences]
 
 
