@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import ModelOutput
 
+from pess_hf.checkpoint import readable_weights
 from pess_hf.encoder_cache import EncoderCache
 from pess_hf.errors import PessError
 from pess_hf.extraction import extract_personas
@@ -402,7 +403,9 @@ class AutoPessExtractor:
         """
         hub_kwargs = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "subfolder") if key in kwargs}
         config = kwargs.pop("config", None) or _read_config(name_or_path, hub_kwargs)
-        return AutoPessExtractor.class_for(config, name_or_path).from_pretrained(name_or_path, config=config, **kwargs)
+        model_class = AutoPessExtractor.class_for(config, name_or_path)
+        with readable_weights(name_or_path):
+            return model_class.from_pretrained(name_or_path, config=config, **kwargs)
 
     @staticmethod
     def class_for(config: PreTrainedConfig, name_or_path: str = "this config") -> Any:
