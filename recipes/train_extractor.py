@@ -71,8 +71,10 @@ def find_checkpoint(training_args: PessTrainingArguments) -> str | None:
             )
         return None
     if str(asked).lower() != "true":
-        if not Path(asked).is_dir():
-            raise PessError(f"resume_from_checkpoint: expected true or a checkpoint's folder, found {asked}.")
+        if not (Path(asked) / "trainer_state.json").is_file():
+            raise PessError(
+                f"resume_from_checkpoint: expected true or a checkpoint's folder with trainer_state.json, found {asked}."
+            )
         return str(asked)
     if last is None:
         raise PessError(f"{training_args.output_dir}: expected a checkpoint to resume from, found none.")
