@@ -29,8 +29,8 @@ def encoder_decoder_from_bert(
 
     Personas repeat words of the dialogue, most of them words that training never shows as targets. So the decoder
     starts with a path from a source token to the same token's score: its last cross-attention passes the attended
-    hidden state on as it is, and the head maps such states to word embeddings, by ridge regression over words drawn from the
-    whole vocabulary. What training has to find is where to look.
+    hidden state on as it is, and the head maps such states to word embeddings, by ridge regression over words drawn
+    from the whole vocabulary. What training has to find is where to look.
 
     Args:
         name_or_path: Hub id or folder; the default sentence encoder's id works offline with the extra `offline`.

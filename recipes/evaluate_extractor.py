@@ -67,8 +67,8 @@ def main(args: list[str] | None = None) -> None:
     reference = [list(persona) for persona in rows["persona"]]
     if parsed.plot is not None and not 0 <= parsed.plot_row < len(rows):
         raise PessError(f"plot_row: expected a row from 0 to {len(rows) - 1}, found {parsed.plot_row}.")
-    generated = write_personas(parsed, rows)
     matcher = PersonaMatcher(parsed.similarity_model, parsed.similarity_threshold)
+    generated = write_personas(parsed, rows)
     matches = matcher.match(generated, reference)
     scores = all_scores(parsed, generated, reference, matches)
     write_json(parsed.output, scores)

@@ -133,7 +133,6 @@ class Partial:
     def resume(self) -> int:
         """How many rows an earlier, interrupted run has written; a row cut in the middle is taken off."""
         if not self.path.exists():
-            write_json(self.settings_path, self.settings)
             return 0
         if not self.settings_path.exists() or json.loads(self.settings_path.read_text("utf-8")) != self.settings:
             raise PessError(
@@ -151,6 +150,8 @@ class Partial:
 
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Write rows and make sure they are on the disk."""
+        if not self.path.exists():
+            write_json(self.settings_path, self.settings)
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             file.flush()

@@ -73,7 +73,8 @@ def find_checkpoint(training_args: PessTrainingArguments) -> str | None:
     if str(asked).lower() != "true":
         if not (Path(asked) / "trainer_state.json").is_file():
             raise PessError(
-                f"resume_from_checkpoint: expected true or a checkpoint's folder with trainer_state.json, found {asked}."
+                f"resume_from_checkpoint: expected true or a checkpoint's folder, found {asked}, which has no "
+                "trainer_state.json."
             )
         return str(asked)
     if last is None:
