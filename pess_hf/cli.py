@@ -138,6 +138,35 @@ def prepare_output_dir(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def prepare_output_file(path: str | os.PathLike[str]) -> Path:
+    """Make sure that a file can be written, before any work is done; its folder is created where it is missing.
+
+    Raises:
+        PessError: If it cannot be, or if something other than a file has its name.
+
+    Example:
+        >>> prepare_output_file("runs/first/scores.json").name
+        'scores.json'
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise PessError(f"{file}: expected a file to write, found a folder; name a file")
+    prepare_output_dir(file.absolute().parent)
+    return file
+
+
+def check_counts(arguments: Any, *names: str) -> None:
+    """Refuse counts below 1; None passes.
+
+    Raises:
+        PessError: Naming the first that is.
+    """
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise PessError(f"{name}: expected 1 or more, found {value}.")
+
+
 def _remove_quietly(file: Path, folders: list[Path]) -> None:
     """Take back what a failed `prepare_output_dir` created; a folder that is in use by now stays."""
     with suppress(OSError):

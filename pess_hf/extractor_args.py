@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
+_DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
+
 
 @dataclass
 class ExtractorArguments:
@@ -56,6 +58,8 @@ class ExtractorArguments:
             raise PessError(
                 "encoder_layers: expected decoder_layers with it, found none. It is for BERT-like encoders."
             )
+        if self.dtype not in _DTYPES:
+            raise PessError(f"dtype: expected one of {', '.join(_DTYPES)}, found {self.dtype!r}.")
         for name in ("utterance_separator", "persona_separator"):
             if not getattr(self, name).strip():
                 raise PessError(f"{name}: expected a mark such as '{DEFAULT_SEPARATOR}', found only white space.")
@@ -102,12 +106,10 @@ class PersonaDataArguments:
 
 def load_tokenizer(args: ExtractorArguments) -> PreTrainedTokenizerBase:
     """The tokenizer of the starting checkpoint."""
-    from transformers import AutoTokenizer
-
+    from pess_hf.checkpoint import open_tokenizer
     from pess_hf.similarity import resolve_encoder
 
-    path = resolve_encoder(args.model_name_or_path)
-    return AutoTokenizer.from_pretrained(path, revision=args.model_revision or "main")
+    return open_tokenizer(resolve_encoder(args.model_name_or_path), revision=args.model_revision or "main")
 
 
 def load_extractor(args: ExtractorArguments, max_new_tokens: int, num_beams: int | None = None) -> Any:
@@ -143,10 +145,10 @@ def load_extractor(args: ExtractorArguments, max_new_tokens: int, num_beams: int
     model.set_separators(args.utterance_separator, args.persona_separator)
     model.generation_config = greedy_config(model, max_new_tokens)
     model.generation_config.num_beams = num_beams or 1
-    if args.freeze_encoder:
-        model.freeze_encoder(cache_rows=args.encoder_cache_rows)
     if args.freeze_embeddings:
         model.get_output_embeddings().weight.requires_grad_(False)
+    if args.freeze_encoder:
+        model.freeze_encoder(cache_rows=args.encoder_cache_rows)
     return model
 
 

@@ -14,6 +14,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from pess_hf.checkpoint import readable_weights
 from pess_hf.errors import PessError
 from pess_hf.extraction_mixin import PersonaExtractionMixin, SharedEncoderOutput
 from pess_hf.rollout import greedy_config
@@ -182,7 +183,9 @@ class AutoPessExtractor:
         """
         hub_kwargs = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "subfolder") if key in kwargs}
         config = kwargs.pop("config", None) or _read_config(name_or_path, hub_kwargs)
-        return AutoPessExtractor.class_for(config, name_or_path).from_pretrained(name_or_path, config=config, **kwargs)
+        model_class = AutoPessExtractor.class_for(config, name_or_path)
+        with readable_weights(name_or_path):
+            return model_class.from_pretrained(name_or_path, config=config, **kwargs)
 
     @staticmethod
     def class_for(config: PreTrainedConfig, name_or_path: str = "this config") -> Any:

@@ -7,11 +7,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pess_hf.cli import prepare_output_dir
+from pess_hf.errors import PessError
 from pess_hf.similarity import PersonaMatch
 from pess_hf.text_metrics import require_extra
 
 _WRAP = 28
 _CELL_INCHES = 1.15
+
+
+def check_picture_path(path: str | Path) -> None:
+    """Make sure, before any work is done, that a picture can be written under this name.
+
+    Raises:
+        PessError: If its extension is no picture's or its folder cannot be written.
+    """
+    known = require_extra("matplotlib.backend_bases").FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix.lower().removeprefix(".") not in known:
+        raise PessError(f"{path}: expected an extension such as .png, found {Path(path).suffix or 'none'!r}.")
+    prepare_output_dir(Path(path).absolute().parent)
 
 
 def plot_similarity(

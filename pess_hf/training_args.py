@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from transformers import Seq2SeqTrainingArguments
 
 from pess_hf.errors import PessError
 from pess_hf.similarity import DEFAULT_ENCODER, DEFAULT_THRESHOLD
+
+#: Settings that count something, and are None or 1 at least.
+_COUNTS = (
+    "rollout_steps",
+    "rollout_max_new_tokens",
+    "rollout_batch_size",
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+    "generation_num_beams",
+    "generation_max_length",
+)
 
 
 @dataclass
@@ -65,16 +78,30 @@ class PessTrainingArguments(Seq2SeqTrainingArguments):
 
     def __post_init__(self) -> None:
         """Check the ranges, then do what the parent does."""
+<<<<<<< HEAD
         strategy = getattr(self.hub_strategy, "value", self.hub_strategy)
         if strategy not in ("end", "every_save"):
             raise PessError(f"hub_strategy: expected end or every_save, found {strategy}. Checkpoints stay here.")
         _require(self.completeness_weight >= 0, "completeness_weight", "0 or more", self.completeness_weight)
         _require(self.consistency_weight >= 0, "consistency_weight", "0 or more", self.consistency_weight)
         _require(self.consistency_temperature > 0, "consistency_temperature", "above 0", self.consistency_temperature)
+=======
+        _require(
+            0 <= self.completeness_weight < math.inf, "completeness_weight", "0 or more", self.completeness_weight
+        )
+        _require(0 <= self.consistency_weight < math.inf, "consistency_weight", "0 or more", self.consistency_weight)
+        _require(
+            0 < self.consistency_temperature < math.inf,
+            "consistency_temperature",
+            "above 0",
+            self.consistency_temperature,
+        )
+>>>>>>> t3
         _require(-1 <= self.similarity_threshold <= 1, "similarity_threshold", "in [-1, 1]", self.similarity_threshold)
         _require(0 <= self.pess_start <= 1, "pess_start", "in [0, 1]", self.pess_start)
-        for name in ("rollout_steps", "rollout_max_new_tokens", "rollout_batch_size"):
-            _require(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
+        for name in _COUNTS:
+            _require(getattr(self, name) is None or getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
+        _require(0 <= self.learning_rate < math.inf, "learning_rate", "0 or more", self.learning_rate)
         super().__post_init__()
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pess_hf.arguments import parse_recipe_args
-from pess_hf.cli import prepare_output_dir, run_recipe, write_json
+from pess_hf.cli import check_counts, prepare_output_file, run_recipe, write_json
 from pess_hf.data import load_persona_dataset
 from pess_hf.errors import PessError
 from pess_hf.extractor_args import split_by_group
 from pess_hf.floor import first_person_sentences
+from pess_hf.plots import check_picture_path, plot_similarity
 from pess_hf.similarity import DEFAULT_ENCODER, DEFAULT_THRESHOLD, PersonaMatch, PersonaMatcher, persona_scores
 from pess_hf.text_metrics import bert_score, bleu, distinct, rouge
 
@@ -50,6 +50,7 @@ class EvaluationArguments:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        check_counts(self, "batch_size", "max_rows", "num_beams", "max_new_tokens", "max_source_length")
         if not -1 <= self.similarity_threshold <= 1:
             raise PessError(f"similarity_threshold: expected a number in [-1, 1], found {self.similarity_threshold}.")
         if not 0 <= self.held_out_fraction < 1:
@@ -59,13 +60,15 @@ class EvaluationArguments:
 def main(args: list[str] | None = None) -> None:
     """Read, extract, match, write."""
     (parsed,) = parse_recipe_args(EvaluationArguments, args, __doc__)
-    prepare_output_dir(Path(parsed.output).absolute().parent)
+    prepare_output_file(parsed.output)
+    if parsed.plot is not None:
+        check_picture_path(parsed.plot)
     rows = load_rows(parsed)
     reference = [list(persona) for persona in rows["persona"]]
     if parsed.plot is not None and not 0 <= parsed.plot_row < len(rows):
         raise PessError(f"plot_row: expected a row from 0 to {len(rows) - 1}, found {parsed.plot_row}.")
-    generated = write_personas(parsed, rows)
     matcher = PersonaMatcher(parsed.similarity_model, parsed.similarity_threshold)
+    generated = write_personas(parsed, rows)
     matches = matcher.match(generated, reference)
     scores = all_scores(parsed, generated, reference, matches)
     write_json(parsed.output, scores)
@@ -87,12 +90,11 @@ def write_personas(args: EvaluationArguments, rows: datasets.Dataset) -> list[li
     """What the model, or the floor, makes of the rows."""
     if args.model == FLOOR:
         return [first_person_sentences(utterances) for utterances in rows["utterances"]]
-    from transformers import AutoTokenizer
-
+    from pess_hf.checkpoint import open_tokenizer
     from pess_hf.modeling_extractor import AutoPessExtractor
 
     model = AutoPessExtractor.from_pretrained(args.model)
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    tokenizer = open_tokenizer(args.model)
     generation = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     return model.extract(
         rows["utterances"],
@@ -119,8 +121,6 @@ def draw(
     args: EvaluationArguments, generated: list[list[str]], reference: list[list[str]], matches: list[PersonaMatch]
 ) -> None:
     """Write the similarity matrix of one row as a picture."""
-    from pess_hf.plots import plot_similarity
-
     row = args.plot_row
     plot_similarity(str(args.plot), generated[row], reference[row], matches[row], args.similarity_threshold)
     print(f"similarity matrix of row {row}: {args.plot}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pess_hf.arguments import parse_recipe_args
-from pess_hf.cli import prepare_output_dir, run_recipe, write_json
+from pess_hf.cli import check_counts, prepare_output_file, run_recipe, write_json
 from pess_hf.data import iter_persona_rows
 from pess_hf.errors import PessError
 
@@ -34,9 +34,7 @@ class ExtractionArguments:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("batch_size", "chunk_rows"):
-            if getattr(self, name) < 1:
-                raise PessError(f"{name}: expected 1 or more, found {getattr(self, name)}.")
+        check_counts(self, "batch_size", "chunk_rows", "num_beams", "max_new_tokens", "max_source_length")
 
     def generation(self) -> dict[str, Any]:
         """What is passed to `generate`."""
@@ -49,22 +47,19 @@ def main(args: list[str] | None = None) -> None:
     from accelerate import PartialState
 
     (parsed,) = parse_recipe_args(ExtractionArguments, args, __doc__)
-    output = Path(parsed.output)
+    output = prepare_output_file(parsed.output)
     if output.exists() and not parsed.overwrite:
         raise PessError(f"{output}: expected no such file, found one. Name another --output or pass --overwrite true.")
-    prepare_output_dir(output.absolute().parent)
-    rows = iter_persona_rows(parsed.input, parsed.split, require_persona=False, separator=None)
-    first = next(rows, None)
-    if first is None:
+    # One reading for its errors alone: a mistake in the last row shows before anything slow starts.
+    if not sum(1 for _ in read_rows(parsed)):
         raise PessError(f"{parsed.input}: expected rows, found none. Write the file again or name another one.")
 
     state = PartialState()
-    partial = Partial(output, parsed)
-    done = partial.resume() if state.is_main_process else 0
-    done = _from_main(done)
     extractor = Extractor(parsed, state)
+    partial = Partial(output, parsed)
+    done = _from_main(partial.resume() if state.is_main_process else 0)
     total = 0
-    for chunk in _chunks(_chain(first, rows), parsed.chunk_rows):
+    for chunk in _chunks(read_rows(parsed), parsed.chunk_rows):
         total += len(chunk)
         if total <= done:
             continue
@@ -77,9 +72,9 @@ def main(args: list[str] | None = None) -> None:
         print(f"{total} rows: {output}")
 
 
-def _chain(first: dict[str, Any], rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    yield first
-    yield from rows
+def read_rows(args: ExtractionArguments) -> Iterator[dict[str, Any]]:
+    """The rows one after the other, their texts as they stand."""
+    return iter_persona_rows(args.input, args.split, require_persona=False, separator=None)
 
 
 def _chunks(rows: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
@@ -99,13 +94,12 @@ class Extractor:
     """The model and tokenizer of this process; each process extracts its share of a chunk."""
 
     def __init__(self, args: ExtractionArguments, state: Any) -> None:
-        from transformers import AutoTokenizer
-
+        from pess_hf.checkpoint import open_tokenizer
         from pess_hf.modeling_extractor import AutoPessExtractor
 
         self.args, self.state = args, state
         self.model: Any = AutoPessExtractor.from_pretrained(args.model).to(state.device)
-        self.tokenizer = AutoTokenizer.from_pretrained(args.model)
+        self.tokenizer = open_tokenizer(args.model)
 
     def extract(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The rows with their personas, in order, on every process."""
@@ -139,7 +133,6 @@ class Partial:
     def resume(self) -> int:
         """How many rows an earlier, interrupted run has written; a row cut in the middle is taken off."""
         if not self.path.exists():
-            write_json(self.settings_path, self.settings)
             return 0
         if not self.settings_path.exists() or json.loads(self.settings_path.read_text("utf-8")) != self.settings:
             raise PessError(
@@ -157,6 +150,8 @@ class Partial:
 
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Write rows and make sure they are on the disk."""
+        if not self.path.exists():
+            write_json(self.settings_path, self.settings)
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             file.flush()

@@ -1,0 +1,249 @@
+"""The extractor recipes, end to end on a tiny model: what they write, how they resume, what they refuse."""
+
+import json
+import sys
+
+import pytest
+import torch
+import yaml
+from fake_encoder import FakeEncoder
+from recipe_runs import RECIPES, flags, recipe, save_model, train_flags, write_rows
+
+from pess_hf import AutoPessExtractor, PersonaMatcher, PessError, PessExtractor, similarity
+from pess_hf.arguments import parse_recipe_args
+from pess_hf.data import group_of
+from pess_hf.extractor_args import ExtractorArguments, PersonaDataArguments, load_splits
+from pess_hf.training_args import PessTrainingArguments
+
+TRAINING = [ExtractorArguments, PersonaDataArguments, PessTrainingArguments]
+CONFIGS = sorted((RECIPES / "configs" / "extractor").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def _sentences_cost_nothing(monkeypatch):
+    monkeypatch.setattr(similarity, "load_encoder", lambda *_, **__: FakeEncoder())
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_rows(tmp_path / "rows.jsonl")
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class TestTrain:
+    def train(self, *arguments, **settings):
+        recipe("train_extractor").main(train_flags(*arguments, **settings))
+
+    def test_end_to_end(self, tmp_path, model, data, capsys):
+        folder = tmp_path / "run"
+        self.train(model, data, folder, test_data=data, evaluate_before_pess=True)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert all(type(value) in (int, float) for value in metrics.values())
+        expected = {f"{when}_persona_{score}" for when in ("test", "before_pess") for score in ("precision", "f1")}
+        assert expected | {"test_nll", "test_completeness", "test_consistency", "train_loss"} <= set(metrics)
+        predictions = lines(folder / "predictions.jsonl")
+        source = lines(tmp_path / "rows.jsonl")
+        assert [row["dialogue_id"] for row in predictions] == [row["dialogue_id"] for row in source]
+        assert [row["reference"] for row in predictions] == [row["persona"] for row in source]
+        assert all(isinstance(row["generated"], list) for row in predictions)
+        record = json.loads((folder / "run.json").read_text())
+        assert record["train_rows"] == 8 and record["arguments"]["max_steps"] == 2
+        assert record["versions"]["torch"] == torch.__version__.split("+")[0] or record["versions"]["torch"]
+        card = (folder / "README.md").read_text()
+        assert card.startswith("---\n") and "pess_hf" in card
+        out = capsys.readouterr().out
+        assert "before the PESS terms" in out and source[0]["utterances"][0] in out
+
+        trained, untrained = AutoPessExtractor.from_pretrained(folder), AutoPessExtractor.from_pretrained(model)
+        assert type(trained) is PessExtractor
+        moved = [not torch.equal(a, b) for a, b in zip(trained.parameters(), untrained.parameters(), strict=True)]
+        assert any(moved)
+        tokenizer = recipe("train_extractor").load_tokenizer(ExtractorArguments(str(folder)))
+        personas = trained.extract([row["utterances"] for row in source], tokenizer, disable_tqdm=True,
+                                   max_source_length=96)  # fmt: skip
+        assert personas == [row["generated"] for row in predictions]
+
+    def test_without_test_rows_nothing_is_predicted(self, tmp_path, model, data):
+        self.train(model, data, tmp_path / "run")
+        assert not (tmp_path / "run" / "predictions.jsonl").exists()
+        assert not any(name.startswith("test") for name in json.loads((tmp_path / "run/metrics.json").read_text()))
+
+    def test_resuming_goes_on_and_a_folder_with_checkpoints_is_refused(self, tmp_path, model, data):
+        folder = tmp_path / "run"
+        saving = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "learning_rate": 1e-2}
+        self.train(model, data, folder, **saving)
+        final = AutoPessExtractor.from_pretrained(folder).state_dict()
+        with pytest.raises(PessError, match="expected a folder without checkpoints, found checkpoint-4"):
+            self.train(model, data, folder, **saving)
+        again = tmp_path / "again"
+        with pytest.raises(PessError, match="expected a checkpoint to resume from, found none"):
+            self.train(model, data, again, resume_from_checkpoint=True)
+        with pytest.raises(PessError, match=r"resume_from_checkpoint: expected true or .* trainer_state.json"):
+            self.train(model, data, again, resume_from_checkpoint=tmp_path)
+        self.train(model, data, again, resume_from_checkpoint=folder / "checkpoint-2", **saving)
+        for name, weight in AutoPessExtractor.from_pretrained(again).state_dict().items():
+            assert torch.allclose(weight, final[name], atol=1e-6), name
+
+    def test_held_out_groups_are_on_one_side_and_those_that_evaluation_reads(self, tmp_path, model, data):
+        self.train(model, data, tmp_path / "run", held_out_fraction=0.25, seed=7)
+        aside = [row["dialogue_id"] for row in lines(tmp_path / "run" / "predictions.jsonl")]
+        splits = load_splits(PersonaDataArguments(train_data=[data], held_out_fraction=0.25), seed=7)
+        kept = set(map(group_of, splits.train["dialogue_id"]))
+        assert len(aside) == 2 and len(kept) == 3
+        assert aside == list(splits.test["dialogue_id"]) and not kept & set(map(group_of, aside))
+        arguments = recipe("evaluate_extractor").EvaluationArguments(
+            "first-person", [data], "x.json", held_out_fraction=0.25, seed=7
+        )
+        assert list(recipe("evaluate_extractor").load_rows(arguments)["dialogue_id"]) == aside
+
+
+class TestExtract:
+    def settings(self, tmp_path, model, data, **more):
+        more = {"max_new_tokens": 8, "max_source_length": 96, "chunk_rows": 3, "disable_tqdm": True} | more
+        return flags(model=model, input=data, output=tmp_path / "out.jsonl", **more)
+
+    @pytest.fixture
+    def source(self, tmp_path):
+        return write_rows(tmp_path / "in.jsonl", number=7, score=0.5, note={"by": "me | you"})
+
+    def test_the_same_rows_come_back_with_personas(self, tmp_path, model, source):
+        recipe("extract").main(self.settings(tmp_path, model, source))
+        before, after = lines(tmp_path / "in.jsonl"), lines(tmp_path / "out.jsonl")
+        assert [{**row, "persona": None} for row in after] == [{**row, "persona": None} for row in before]
+        tokenizer = recipe("train_extractor").load_tokenizer(ExtractorArguments(model))
+        expected = AutoPessExtractor.from_pretrained(model).extract(
+            [row["utterances"] for row in before], tokenizer, disable_tqdm=True, max_new_tokens=8, max_source_length=96
+        )
+        assert [row["persona"] for row in after] == expected
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+    @pytest.mark.parametrize("whole_rows", [0, 2, 3, 4, 7])
+    @pytest.mark.parametrize("cut", [b"", b'{"dialogue_id": "d'])
+    def test_a_restart_neither_loses_nor_doubles_a_row(self, tmp_path, model, source, whole_rows, cut, monkeypatch):
+        module, output = recipe("extract"), tmp_path / "out.jsonl"
+        arguments = self.settings(tmp_path, model, source)
+        module.main(arguments)
+        expected = output.read_bytes()
+        output.unlink()
+
+        def stop(self):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(module.Partial, "finish", stop)
+            module.main(arguments)
+        partial = tmp_path / "out.jsonl.partial"
+        assert not output.exists() and partial.read_bytes() == expected
+        partial.write_bytes(b"".join(expected.splitlines(keepends=True)[:whole_rows]) + cut)
+        fresh = []
+        extract = module.Extractor.extract
+        monkeypatch.setattr(module.Extractor, "extract", lambda s, rows: (fresh.extend(rows), extract(s, rows))[1])
+        module.main(arguments)
+        assert output.read_bytes() == expected
+        assert len(fresh) == 7 - whole_rows
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+    def test_other_settings_are_refused_and_the_partial_stays(self, tmp_path, model, source, monkeypatch):
+        module = recipe("extract")
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(module.Partial, "finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+            module.main(self.settings(tmp_path, model, source))
+        before = (tmp_path / "out.jsonl.partial").read_bytes()
+        with pytest.raises(PessError, match="expected what an interrupted run with the same settings wrote"):
+            module.main(self.settings(tmp_path, model, source, max_new_tokens=9))
+        write_rows(tmp_path / "in.jsonl", number=8)
+        with pytest.raises(PessError, match="found another run's"):
+            module.main(self.settings(tmp_path, model, source))
+        assert (tmp_path / "out.jsonl.partial").read_bytes() == before
+
+    def test_an_output_that_is_there_is_refused_unless_told(self, tmp_path, model, source):
+        (tmp_path / "out.jsonl").write_text("mine\n")
+        with pytest.raises(PessError, match="pass --overwrite true"):
+            recipe("extract").main(self.settings(tmp_path, model, source))
+        assert (tmp_path / "out.jsonl").read_text() == "mine\n"
+        recipe("extract").main(self.settings(tmp_path, model, source, overwrite=True))
+        assert len(lines(tmp_path / "out.jsonl")) == 7
+
+    def test_rows_without_a_persona_are_welcome(self, tmp_path, model):
+        (tmp_path / "in.jsonl").write_text('{"utterances": ["I sing | a lot."], "dialogue_id": "a"}\n')
+        recipe("extract").main(self.settings(tmp_path, model, tmp_path / "in.jsonl"))
+        [row] = lines(tmp_path / "out.jsonl")
+        assert row["utterances"] == ["I sing | a lot."] and isinstance(row["persona"], list)
+
+
+class TestEvaluate:
+    def figures(self, tmp_path, model, data, **more):
+        settings = {"max_new_tokens": 8, "max_source_length": 96} | more
+        recipe("evaluate_extractor").main(flags(model=model, data=data, output=tmp_path / "f.json", **settings))
+        return json.loads((tmp_path / "f.json").read_text())
+
+    def test_figures_are_those_of_the_texts(self, tmp_path, model, data):
+        figures = self.figures(tmp_path, model, data)
+        assert all(type(value) in (int, float) for value in figures.values())
+        assert figures["rows"] == 8
+        rows = lines(tmp_path / "rows.jsonl")
+        tokenizer = recipe("train_extractor").load_tokenizer(ExtractorArguments(model))
+        personas = AutoPessExtractor.from_pretrained(model).extract(
+            [row["utterances"] for row in rows], tokenizer, disable_tqdm=True, max_new_tokens=8, max_source_length=96
+        )
+        matches = PersonaMatcher(FakeEncoder(), 0.6).match(personas, [row["persona"] for row in rows])
+        assert figures["persona_recall"] == pytest.approx(sum(match.recall for match in matches) / 8)
+        assert {"persona_precision", "persona_f1"} <= set(figures)
+        assert any("rouge" in name for name in figures) and any("bleu" in name for name in figures)
+
+    def test_the_floor_copies_first_person_sentences(self, tmp_path, data):
+        figures = self.figures(tmp_path, "first-person", data)
+        wrong = write_rows(tmp_path / "wrong.jsonl", utterances=["Nice weather today."])
+        assert figures["persona_recall"] > self.figures(tmp_path, "first-person", wrong)["persona_recall"] == 0
+
+    def test_a_plot_is_written_into_a_new_folder(self, tmp_path, data):
+        self.figures(tmp_path, "first-person", data, plot=tmp_path / "new" / "row.png", plot_row=7)
+        assert (tmp_path / "new" / "row.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_rows_are_limited_and_held_out(self, tmp_path, data):
+        assert self.figures(tmp_path, "first-person", data, max_rows=3)["rows"] == 3
+        assert self.figures(tmp_path, "first-person", data, held_out_fraction=0.25)["rows"] == 2
+
+
+class TestConfigs:
+    def test_the_promised_ones_are_there(self):
+        assert {path.stem for path in CONFIGS} >= {"demo", "bart-large", "t5-small", "minilm"}
+
+    @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+    def test_every_file_is_read_strictly(self, path):
+        parsed = parse_recipe_args(TRAINING, ["--config", str(path)])
+        values = {name: value for part in parsed for name, value in vars(part).items()}
+        written = yaml.safe_load(path.read_text())
+        for name, value in written.items():
+            value = [value] if name.endswith("_data") and isinstance(value, str) else value
+            expected = float(value) if isinstance(values[name], float) else value
+            assert values[name] == expected or name == "report_to", name
+        assert {"completeness_weight", "consistency_weight", "output_dir", "seed"} <= set(written)
+
+    @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+    def test_an_unknown_key_is_named_with_its_file_and_line(self, path, tmp_path):
+        copy = tmp_path / path.name
+        text = path.read_text().rstrip() + "\n"
+        copy.write_text(text + "completness_weight: 1.0\n")
+        with pytest.raises(PessError) as caught:
+            parse_recipe_args(TRAINING, ["--config", str(copy)])
+        line = text.count("\n") + 1
+        assert f"{copy}, line {line}: unknown key 'completness_weight'" in str(caught.value)
+        assert "did you mean 'completeness_weight'?" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.py")))
+def test_help_exits_with_0(name, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [name])
+    with pytest.raises(SystemExit) as caught:
+        recipe(name).main(["--help"])
+    assert caught.value.code == 0
+    assert "--config" in capsys.readouterr().out
