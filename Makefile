@@ -9,6 +9,10 @@ TEST_STAMP := $(VENV)/.installed-test
 # Only pip's errors are shown.
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
+# accelerate would set OMP_NUM_THREADS=1; --quiet leaves a recipe's one-line error as the last word.
+LAUNCH = HF_HUB_OFFLINE=1 $(BIN)/accelerate launch --quiet --config_file accelerate_config.yaml \
+	--num_cpu_threads_per_process "$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)"
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint clean
 .NOTPARALLEL: # two installs into one environment would trip over each other
@@ -17,14 +21,13 @@ help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(DEMO_STAMP) ## Train on the embedded corpus and show the result: no network, no accelerator, under 8 minutes on 2 cores.
-	@# accelerate would set OMP_NUM_THREADS=1; --quiet leaves the recipe's one-line error as the last word.
-	HF_HUB_OFFLINE=1 $(BIN)/accelerate launch --quiet --config_file accelerate_config.yaml \
-		--num_cpu_threads_per_process "$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)" \
-		recipes/train_extractor.py --config recipes/configs/extractor/demo.yaml
+	rm -rf runs/demo runs/demo-generator
+	$(LAUNCH) recipes/train_extractor.py --config recipes/configs/extractor/demo.yaml
+	$(LAUNCH) recipes/train_generator.py --config recipes/configs/generator/demo.yaml
 
 test: lint ## Lint, check the types and run the whole test suite.
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: $(TEST_STAMP) ## Check style and formatting.
 	$(BIN)/ruff check .

@@ -85,11 +85,7 @@ def greedy_rollouts(
 
 @contextlib.contextmanager
 def _generation_config(model: Any, config: GenerationConfig) -> Iterator[None]:
-<<<<<<< HEAD
     """`generate` fills what a passed config leaves open from the model's own, such as a minimum length."""
-=======
-    """`generate` fills what a passed config leaves open from the model's own, say a summariser's minimum length."""
->>>>>>> t3
     own, model.generation_config = model.generation_config, config
     try:
         yield

@@ -37,8 +37,11 @@ def find_checkpoint(training_args: Any) -> str | None:
             )
         return None
     if str(asked).lower() != "true":
-        if not Path(asked).is_dir():
-            raise PessError(f"resume_from_checkpoint: expected true or a checkpoint's folder, found {asked}.")
+        if not (Path(asked) / "trainer_state.json").is_file():
+            raise PessError(
+                f"resume_from_checkpoint: expected true or a checkpoint's folder, found {asked}, which has no "
+                "trainer_state.json."
+            )
         return str(asked)
     if last is None:
         raise PessError(f"{folder}: expected a checkpoint to resume from, found none.")

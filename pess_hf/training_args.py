@@ -78,14 +78,9 @@ class PessTrainingArguments(Seq2SeqTrainingArguments):
 
     def __post_init__(self) -> None:
         """Check the ranges, then do what the parent does."""
-<<<<<<< HEAD
         strategy = getattr(self.hub_strategy, "value", self.hub_strategy)
         if strategy not in ("end", "every_save"):
             raise PessError(f"hub_strategy: expected end or every_save, found {strategy}. Checkpoints stay here.")
-        _require(self.completeness_weight >= 0, "completeness_weight", "0 or more", self.completeness_weight)
-        _require(self.consistency_weight >= 0, "consistency_weight", "0 or more", self.consistency_weight)
-        _require(self.consistency_temperature > 0, "consistency_temperature", "above 0", self.consistency_temperature)
-=======
         _require(
             0 <= self.completeness_weight < math.inf, "completeness_weight", "0 or more", self.completeness_weight
         )
@@ -96,7 +91,6 @@ class PessTrainingArguments(Seq2SeqTrainingArguments):
             "above 0",
             self.consistency_temperature,
         )
->>>>>>> t3
         _require(-1 <= self.similarity_threshold <= 1, "similarity_threshold", "in [-1, 1]", self.similarity_threshold)
         _require(0 <= self.pess_start <= 1, "pess_start", "in [0, 1]", self.pess_start)
         for name in _COUNTS:

@@ -27,35 +27,30 @@ def encoder_decoder_from_bert(
 ) -> tuple[PreTrainedModel, PreTrainedModel]:
     """Load a BERT-like encoder and build a decoder out of its embeddings and first layers that is ready to copy.
 
-        Personas repeat words of the dialogue, most of them words that training never shows as targets. So the decoder
-        starts with a path from a source token to the same token's score: its last cross-attention passes the attended
-    <<<<<<< HEAD
-        hidden state on as it is, and the head maps such states to word embeddings, by ridge regression over
-        words drawn from the whole vocabulary. What training has to find is where to look.
-    =======
-        hidden state on as it is, and the head maps such states to word embeddings, by ridge regression over words drawn
-        from the whole vocabulary. What training has to find is where to look.
-    >>>>>>> t3
+    Personas repeat words of the dialogue, most of them words that training never shows as targets. So the decoder
+    starts with a path from a source token to the same token's score: its last cross-attention passes the attended
+    hidden state on as it is, and the head maps such states to word embeddings, by ridge regression over
+    words drawn from the whole vocabulary. What training has to find is where to look.
 
-        Args:
-            name_or_path: Hub id or folder; the default sentence encoder's id works offline with the extra `offline`.
-            decoder_layers: Layers of the decoder, from 1 to the checkpoint's number.
-            encoder_layers: Keep only so many of the encoder's first layers, whose states tell tokens apart better;
-                None keeps all.
-            **kwargs: Passed to `AutoModel.from_pretrained`.
+    Args:
+        name_or_path: Hub id or folder; the default sentence encoder's id works offline with the extra `offline`.
+        decoder_layers: Layers of the decoder, from 1 to the checkpoint's number.
+        encoder_layers: Keep only so many of the encoder's first layers, whose states tell tokens apart better;
+            None keeps all.
+        **kwargs: Passed to `AutoModel.from_pretrained`.
 
-        Returns:
-            The encoder and the decoder with its language-model head.
+    Returns:
+        The encoder and the decoder with its language-model head.
 
-        Raises:
-            PessError: If the checkpoint is no BERT, or has fewer layers than asked for.
+    Raises:
+        PessError: If the checkpoint is no BERT, or has fewer layers than asked for.
 
-        Example:
-            >>> encoder, decoder = encoder_decoder_from_bert(  # doctest: +SKIP
-            ...     "sentence-transformers/all-MiniLM-L6-v2", decoder_layers=1
-            ... )
-            >>> decoder.config.is_decoder, decoder.config.add_cross_attention  # doctest: +SKIP
-            (True, True)
+    Example:
+        >>> encoder, decoder = encoder_decoder_from_bert(  # doctest: +SKIP
+        ...     "sentence-transformers/all-MiniLM-L6-v2", decoder_layers=1
+        ... )
+        >>> decoder.config.is_decoder, decoder.config.add_cross_attention  # doctest: +SKIP
+        (True, True)
     """
     path = resolve_encoder(name_or_path)
     hub = {key: kwargs[key] for key in ("revision", "token", "cache_dir") if key in kwargs}

@@ -57,34 +57,6 @@ def main(args: list[str] | None = None) -> None:
         trainer.push_to_hub()
 
 
-<<<<<<< HEAD
-=======
-def find_checkpoint(training_args: PessTrainingArguments) -> str | None:
-    """The checkpoint to resume from; a folder with checkpoints that nobody asked to resume is an error."""
-    from transformers.trainer_utils import get_last_checkpoint
-
-    asked = training_args.resume_from_checkpoint
-    last = get_last_checkpoint(training_args.output_dir)
-    if asked is None or str(asked).lower() == "false":
-        if last is not None:
-            raise PessError(
-                f"{training_args.output_dir}: expected a folder without checkpoints, found {Path(last).name}. "
-                "Go on with --resume_from_checkpoint true, or choose another --output_dir."
-            )
-        return None
-    if str(asked).lower() != "true":
-        if not (Path(asked) / "trainer_state.json").is_file():
-            raise PessError(
-                f"resume_from_checkpoint: expected true or a checkpoint's folder, found {asked}, which has no "
-                "trainer_state.json."
-            )
-        return str(asked)
-    if last is None:
-        raise PessError(f"{training_args.output_dir}: expected a checkpoint to resume from, found none.")
-    return last
-
-
->>>>>>> t3
 def build_trainer(
     model_args: ExtractorArguments,
     data_args: PersonaDataArguments,
@@ -118,6 +90,8 @@ def build_trainer(
         eval_dataset=splits.validation,
         processing_class=tokenizer,
     )
+    if training_args.completeness_weight or training_args.consistency_weight:
+        trainer.matcher.threshold = training_args.similarity_threshold  # loads the sentence encoder: a wrong name shows now
     if data_args.evaluate_before_pess and splits.test is not None:
         trainer.add_callback(EvaluateBeforePess(trainer, splits.test))
     return trainer
