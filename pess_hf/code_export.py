@@ -17,6 +17,7 @@ CODE_FILES = (
     "modeling_generator.py",
     "persona_fusion.py",
     "strategies.py",
+    "strategy_names.py",
 )
 AUTO_MAP = {
     "AutoConfig": "configuration_generator.PessGeneratorConfig",
