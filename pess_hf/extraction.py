@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ def extract_personas(
     """Generate personas in length-sorted batches; see `PersonaExtractionMixin.extract` for the arguments."""
     if batch_size < 1:
         raise PessError(f"batch_size: expected 1 or more, found {batch_size}.")
+    max_source_length = min(max_source_length, max_positions(model))
     sources = encode_sources(tokenizer, dialogues, model.config.utterance_separator, max_source_length)
     warn_of_truncation([source.num_dropped for source in sources], "oldest utterances", "max_source_length")
     order = sorted(range(len(sources)), key=lambda row: (-len(sources[row].input_ids), row))
@@ -53,6 +55,19 @@ def _generate_texts(
     mask = pad_sequence([torch.ones_like(source) for source in sources], batch_first=True)  # (B, S)
     sequences = model.generate(input_ids=input_ids, attention_mask=mask, **generation)  # (B, T)
     return tokenizer.batch_decode(sequences, skip_special_tokens=True)
+
+
+def max_positions(model: Any) -> int:
+    """Source tokens that the model has positions for; a very large number where positions are relative.
+
+    Args:
+        model: An extractor.
+
+    Returns:
+        The number of positions.
+    """
+    config = getattr(model.config, "encoder", None) or model.config
+    return getattr(config, "max_position_embeddings", None) or sys.maxsize
 
 
 def unique_sentences(sentences: Sequence[str]) -> list[str]:

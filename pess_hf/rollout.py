@@ -72,6 +72,8 @@ def greedy_rollouts(
         >>> greedy_rollouts(model, [torch.tensor([0, 5, 2])], max_new_tokens=8)  # doctest: +SKIP
         [tensor([2, 0, 7, 2])]
     """
+    if hasattr(model, "get_base_model"):  # PEFT: its layers sit in the base model, whose settings `generate` reads
+        model = model.get_base_model()
     config = greedy_config(model, max_new_tokens)
     order = sorted(range(len(sources)), key=lambda row: (-len(sources[row]), row))
     rollouts: dict[int, torch.Tensor] = {}

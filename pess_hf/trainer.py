@@ -14,11 +14,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, Seq2SeqTrainer
 from transformers.trainer_utils import EvalLoopOutput
+from transformers.utils import logging
 
 from pess_hf.data.collator import PERSONA_COLUMNS, PersonaCollator
 from pess_hf.decoder_batch import DecoderBatch, Rollout, build_decoder_batch
 from pess_hf.errors import PessError
-from pess_hf.extraction import unique_sentences
+from pess_hf.extraction import max_positions, unique_sentences
 from pess_hf.hub_trainer import PessHubMixin
 from pess_hf.modeling_extractor import PersonaExtractionMixin
 from pess_hf.rollout import greedy_rollouts
@@ -27,6 +28,8 @@ from pess_hf.similarity import PersonaMatcher, persona_scores
 from pess_hf.terms import PessTerms, TermMeter, consistent_counts, pess_terms
 from pess_hf.text import split_pieces
 from pess_hf.training_args import PessTrainingArguments
+
+logger = logging.get_logger(__name__)
 
 Batch = dict[str, Any]
 
@@ -74,10 +77,22 @@ class PessTrainer(PessHubMixin, Seq2SeqTrainer):
             raise PessError("PessTrainer: expected the tokenizer as processing_class=, found none.")
         extractor = _extractor(model)
         if data_collator is None:
+            separators = (extractor.config.utterance_separator, extractor.config.persona_separator)
             data_collator = PersonaCollator(
-                tokenizer, extractor.config.utterance_separator, extractor.config.persona_separator
+                tokenizer, *separators, max_source_length=min(512, max_positions(extractor))
             )
+        for name in ("max_source_length", "max_target_length"):
+            if getattr(data_collator, name, 0) > max_positions(extractor):
+                raise PessError(
+                    f"{name}: expected at most {max_positions(extractor)}, the positions of the model, found "
+                    f"{getattr(data_collator, name)}."
+                )
         super().__init__(model, args, data_collator, **kwargs)
+        if self.args.n_gpu > 1:
+            raise PessError(
+                f"PessTrainer: expected one process per GPU, found {self.args.n_gpu} GPUs in one process. "
+                "Use accelerate launch --multi_gpu, or set CUDA_VISIBLE_DEVICES to one of them."
+            )
         self._matcher = matcher
         self._window: RolloutWindow | None = None
         self._restored_rollouts: TokenIds = []
@@ -91,11 +106,15 @@ class PessTrainer(PessHubMixin, Seq2SeqTrainer):
             self._matcher = PersonaMatcher(self.args.similarity_model, self.args.similarity_threshold)
         return self._matcher
 
+    @property
+    def has_pess_terms(self) -> bool:
+        """Whether a weight is above 0."""
+        return bool(self.args.completeness_weight or self.args.consistency_weight)
+
     def pess_is_active(self) -> bool:
-        """Whether the PESS terms are on: a weight is above 0 and training, if under way, has reached `pess_start`."""
-        if not self.args.completeness_weight and not self.args.consistency_weight:
-            return False
-        return not self.is_in_train or self.state.global_step >= math.ceil(self.args.pess_start * self.state.max_steps)
+        """Whether training with the PESS terms is on: a weight is above 0 and `pess_start` is reached."""
+        has_begun = self.state.global_step >= math.ceil(self.args.pess_start * self.state.max_steps)
+        return self.has_pess_terms and (not self.is_in_train or has_begun)
 
     def compute_loss(
         self,
@@ -105,7 +124,7 @@ class PessTrainer(PessHubMixin, Seq2SeqTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """The weighted sum of the three terms; the signature and the meaning of the arguments are `Trainer`'s."""
-        rollouts = self._rollouts(inputs)
+        rollouts = self._rollouts(inputs, model.training)
         batch = self._decoder_batch(inputs, rollouts).to(inputs["input_ids"].device)
         outputs = model(**self._model_inputs(inputs, batch))
         num_dialogues = len(inputs["input_ids"])
@@ -153,11 +172,12 @@ class PessTrainer(PessHubMixin, Seq2SeqTrainer):
         consistent, generated = consistent_counts(rollouts or [])
         meter.add({"rollout_consistent_rate": torch.tensor(float(consistent), device=terms.nll_sum.device)}, generated)
 
-    def _rollouts(self, inputs: Batch) -> list[Rollout] | None:
-        """Those that the window made, or, in evaluation, new ones; None while the PESS terms are off."""
-        if ROLLOUT_KEY in inputs or not self.pess_is_active():
-            return inputs.get(ROLLOUT_KEY)
-        return self._roll_out([inputs])[0]
+    def _rollouts(self, inputs: Batch, training: bool) -> list[Rollout] | None:
+        """Those that the window made; in evaluation new ones, also before `pess_start`, so that losses compare."""
+        if ROLLOUT_KEY in inputs:
+            return inputs[ROLLOUT_KEY]
+        is_on = self.pess_is_active() if training else self.has_pess_terms
+        return self._roll_out([inputs])[0] if is_on else None
 
     def _decoder_batch(self, inputs: Batch, rollouts: list[Rollout] | None) -> DecoderBatch:
         return build_decoder_batch(
@@ -191,6 +211,9 @@ class PessTrainer(PessHubMixin, Seq2SeqTrainer):
 
     def _roll_out(self, batches: list[Batch], token_ids: TokenIds | None = None) -> list[list[Rollout]]:
         """Generate for several micro-batches at once and match all of it in one call of the sentence encoder."""
+        if token_ids is not None and [len(ids) for ids in token_ids] != [len(batch["persona"]) for batch in batches]:
+            logger.warning("The checkpoint's rollouts are of other batches than this run's: generating anew.")
+            token_ids = None
         if token_ids is None:
             sources = [ids[mask.bool()] for batch in batches for ids, mask in zip(*_source(batch), strict=True)]
             model = self.accelerator.unwrap_model(self.model)
@@ -207,10 +230,10 @@ class PessTrainer(PessHubMixin, Seq2SeqTrainer):
         """Persona sentences from generated token ids; -100 counts as padding, repeated sentences once.
 
         Args:
-            token_ids: One sequence of ids per dialogue, such as `trainer.predict(...).predictions`.
+            token_ids: One sequence of ids per dialogue, or batches of them: `trainer.predict(...).predictions`.
         """
         pad = self.processing_class.pad_token_id
-        rows = [[pad if token == -100 else int(token) for token in row] for row in token_ids]
+        rows = [[pad if token == -100 else int(token) for token in row] for row in _rows(token_ids)]
         texts = self.processing_class.batch_decode(rows, skip_special_tokens=True)
         separator = self.data_collator.persona_separator
         return [unique_sentences(split_pieces(text, separator)) for text in texts]
@@ -260,8 +283,8 @@ class PessTrainer(PessHubMixin, Seq2SeqTrainer):
         )
         output.metrics.update({f"{prefix}_{name}": value for name, value in terms.items()})
         if self.args.predict_with_generate and output.predictions is not None:
-            personas = self.decode_personas(_rows(output.predictions))
-            references = [list(row["persona"]) for row in dataloader.dataset]
+            personas = self.decode_personas(output.predictions)
+            references = [list(row["persona"]) for row in dataloader.dataset][: len(personas)]
             scores = persona_scores(self.matcher.match(personas[: len(references)], references))
             output.metrics.update({f"{prefix}_persona_{name}": value for name, value in scores.items()})
         return output
@@ -276,7 +299,7 @@ class PessTrainer(PessHubMixin, Seq2SeqTrainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
+        if checkpoint is not None and not self.args.ignore_data_skip:  # else they would meet other dialogues
             self._restored_rollouts = load_pending(checkpoint, self.args.process_index, self.args.device)
 
 
@@ -286,7 +309,8 @@ def _source(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _rows(predictions: Any) -> Iterator[Any]:
     """Rows of predictions, whether the evaluation loop concatenated them or kept batches."""
-    return iter(predictions) if not isinstance(predictions, list) else chain.from_iterable(predictions)
+    in_batches = isinstance(predictions, list) and predictions and getattr(predictions[0], "ndim", 1) == 2
+    return chain.from_iterable(predictions) if in_batches else iter(predictions)
 
 
 def _extractor(model: Any) -> Any:

@@ -75,7 +75,7 @@ def encoder_decoder_from_bert(
     decoder = AutoModelForCausalLM.from_config(decoder_config)
     _copy_weights(full_encoder, decoder)
     _make_ready_to_copy(encoder, decoder, tokenizer)
-    return encoder, decoder
+    return encoder, decoder.to(encoder.dtype)
 
 
 def _check(config: PreTrainedConfig, name_or_path: str, name: str, layers: int) -> None:

@@ -90,10 +90,12 @@ def write_personas(args: EvaluationArguments, rows: datasets.Dataset) -> list[li
     """What the model, or the floor, makes of the rows."""
     if args.model == FLOOR:
         return [first_person_sentences(utterances) for utterances in rows["utterances"]]
+    from accelerate import PartialState
+
     from pess_hf.checkpoint import open_tokenizer
     from pess_hf.modeling_extractor import AutoPessExtractor
 
-    model = AutoPessExtractor.from_pretrained(args.model)
+    model = AutoPessExtractor.from_pretrained(args.model).to(PartialState().device)
     tokenizer = open_tokenizer(args.model)
     generation = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     return model.extract(

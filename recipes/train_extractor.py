@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pess_hf.arguments import parse_recipe_args
 from pess_hf.cli import prepare_output_dir, run_recipe, write_json, write_jsonl
+from pess_hf.errors import PessError
 from pess_hf.extractor_args import (
     ExtractorArguments,
     PersonaDataArguments,
@@ -29,7 +30,8 @@ def main(args: list[str] | None = None) -> None:
     folder = prepare_output_dir(training_args.output_dir)
     checkpoint = find_checkpoint(training_args)
 
-    # Reading comes first: a mistake in the data shows before anything slow starts.
+    # Settings and data come first: a mistake shows before anything slow starts.
+    check_evaluation(data_args, training_args)
     splits = load_splits(data_args, training_args.seed)
     trainer = build_trainer(model_args, data_args, training_args, splits)
 
@@ -38,6 +40,8 @@ def main(args: list[str] | None = None) -> None:
     metrics = {name: value for name, value in result.metrics.items() if name.startswith("train")}
     metrics.update(before_pess_metrics(trainer))
 
+    trainer.save_model(_internal_call=True)  # as an outside call it would push before anything is measured
+
     # Measure
     personas: list[list[str]] = []
     if splits.test is not None:
@@ -45,8 +49,7 @@ def main(args: list[str] | None = None) -> None:
         metrics.update(output.metrics or {})
         personas = trainer.decode_personas(output.predictions)
 
-    # Save
-    trainer.save_model(_internal_call=True)  # as an outside call it would push before anything is measured
+    # Report
     trainer.save_state()
     if trainer.is_world_process_zero():
         write_json(folder / "metrics.json", metrics)
@@ -55,6 +58,18 @@ def main(args: list[str] | None = None) -> None:
         report(metrics, splits, personas)
     if training_args.push_to_hub:
         trainer.push_to_hub()
+
+
+def check_evaluation(data_args: PersonaDataArguments, training_args: PessTrainingArguments) -> None:
+    """Refuse what would fail, or leave nothing to measure, after training has begun."""
+    strategy = getattr(training_args.eval_strategy, "value", training_args.eval_strategy)
+    if strategy != "no" and not data_args.validation_data:
+        raise PessError(
+            f"eval_strategy: expected validation_data with {strategy}, found none. "
+            "Name validation_data, or leave evaluation during training out."
+        )
+    if training_args.prediction_loss_only:
+        raise PessError("prediction_loss_only: expected false, found true. Personas are what this recipe measures.")
 
 
 def build_trainer(
@@ -91,7 +106,9 @@ def build_trainer(
         processing_class=tokenizer,
     )
     if training_args.completeness_weight or training_args.consistency_weight:
-        trainer.matcher.threshold = training_args.similarity_threshold  # loads the sentence encoder: a wrong name shows now
+        trainer.matcher.threshold = (
+            training_args.similarity_threshold
+        )  # loads the sentence encoder: a wrong name shows now
     if data_args.evaluate_before_pess and splits.test is not None:
         trainer.add_callback(EvaluateBeforePess(trainer, splits.test))
     return trainer

@@ -80,6 +80,55 @@ def test_logged_terms_add_up_to_the_logged_loss(tmp_path):
     assert all(logs[1][name] > 0 for name in (*TERMS, "rollout_consistent_rate"))
 
 
+def test_rollouts_of_a_peft_model_are_greedy_and_short(tmp_path):
+    peft = pytest.importorskip("peft")
+    base = tiny_bart()
+    base.generation_config.update(num_beams=3, min_length=30, max_length=40)
+    config = peft.LoraConfig(task_type="SEQ_2_SEQ_LM", r=2, target_modules=["q_proj", "v_proj"])
+    trainer = make_trainer(
+        tmp_path, model=peft.get_peft_model(base, config), kind=PessTrainer, rollout_max_new_tokens=6
+    )
+    rollouts = trainer._roll_out([next(iter(trainer.get_train_dataloader()))])[0]
+    assert max(len(rollout.token_ids) for rollout in rollouts) <= 7  # the start token and six more
+    assert base.generation_config.num_beams == 3
+
+
+def test_evaluation_losses_before_and_after_the_start_compare(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=4, pess_start=0.5, eval_strategy="steps", eval_steps=1)
+    trainer.train()
+    losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert len(losses) == 4
+    assert losses == pytest.approx([losses[0]] * 4)  # the learning rate is 0
+
+
+def test_predictions_decode_whether_concatenated_or_in_batches(tmp_path):
+    changes = {"predict_with_generate": True, "kind": PessTrainer, "per_device_eval_batch_size": 3}
+    whole = make_trainer(tmp_path, **changes)
+    parts = make_trainer(tmp_path, eval_do_concat_batches=False, **changes)
+    expected = whole.predict(whole.eval_dataset)
+    output = parts.predict(parts.eval_dataset)
+    assert parts.decode_personas(output.predictions) == whole.decode_personas(expected.predictions)
+    assert output.metrics["test_persona_f1"] == expected.metrics["test_persona_f1"]
+
+
+def test_rows_that_a_dropped_last_batch_leaves_out_are_not_measured(tmp_path):
+    trainer = make_trainer(tmp_path, predict_with_generate=True, kind=PessTrainer, per_device_eval_batch_size=3,
+                           dataloader_drop_last=True)  # fmt: skip
+    assert len(trainer.predict(trainer.eval_dataset).predictions) == 6
+
+
+def test_rollouts_of_other_batches_are_made_anew(tmp_path, caplog):
+    trainer = make_trainer(tmp_path, kind=PessTrainer)
+    batch = next(iter(trainer.get_train_dataloader()))
+    rollouts = trainer._roll_out([batch], [[torch.tensor([2])] * 3])
+    assert len(rollouts[0]) == 8
+
+
+def test_more_source_tokens_than_positions_are_refused(tmp_path):
+    with pytest.raises(PessError, match="max_source_length: expected at most 32, the positions of the model"):
+        make_trainer(tmp_path, model=tiny_bart(max_position_embeddings=32))
+
+
 @pytest.mark.parametrize("batch_size", [8, 3])
 def test_evaluation_logs_the_same_terms_whatever_the_batch_size(tmp_path, batch_size):
     metrics = make_trainer(tmp_path, per_device_eval_batch_size=batch_size).evaluate()
