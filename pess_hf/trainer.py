@@ -78,9 +78,8 @@ class PessTrainer(PessHubMixin, Seq2SeqTrainer):
         extractor = _extractor(model)
         if data_collator is None:
             separators = (extractor.config.utterance_separator, extractor.config.persona_separator)
-            data_collator = PersonaCollator(
-                tokenizer, *separators, max_source_length=min(512, max_positions(extractor))
-            )
+            positions = max_positions(extractor)
+            data_collator = PersonaCollator(tokenizer, *separators, min(512, positions), min(128, positions))
         for name in ("max_source_length", "max_target_length"):
             if getattr(data_collator, name, 0) > max_positions(extractor):
                 raise PessError(
