@@ -45,7 +45,7 @@ def main(args: list[str] | None = None) -> None:
     metrics = {name: value for name, value in result.metrics.items() if name.startswith("train")}
 
     # Save, before the measuring: it is slow, and nothing should be lost in it
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)  # as an outside call it would push before anything is measured
     trainer.save_state()
     if trainer.is_world_process_zero():
         replies = measure(trainer, data_args, training_args, examples.get("test"), metrics)
@@ -82,14 +82,16 @@ def build_trainer(
     examples: dict[str, datasets.Dataset],
 ) -> Any:
     """Model, tokenizer, collator and trainer of this run."""
-    from transformers import Seq2SeqTrainer, set_seed
+    from transformers import set_seed
+
+    from pess_hf.generator_trainer import PessGeneratorTrainer
 
     set_seed(training_args.seed)
     model, tokenizer = load_generator(model_args, examples["train"])
     # Measuring writes the replies itself; during training only the loss is wanted.
     training_args.predict_with_generate = False
     training_args.remove_unused_columns = False
-    return Seq2SeqTrainer(
+    return PessGeneratorTrainer(
         model,
         training_args,
         data_collator=make_collator(model, tokenizer, persona_args, data_args.lengths()),

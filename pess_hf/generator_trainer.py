@@ -1,0 +1,15 @@
+"""The generator's trainer: `Seq2SeqTrainer`, which its loss suits as it is, with our cards and pushes."""
+
+from __future__ import annotations
+
+from transformers import Seq2SeqTrainer
+
+from pess_hf.hub_trainer import PessHubMixin
+
+
+class PessGeneratorTrainer(PessHubMixin, Seq2SeqTrainer):
+    """Trains a `PessGenerator`; publishes model, tokenizer, card and metrics and nothing else.
+
+    Example:
+        >>> trainer = PessGeneratorTrainer(model, args, train_dataset=examples)  # doctest: +SKIP
+    """
