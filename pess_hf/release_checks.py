@@ -86,7 +86,8 @@ def check_texts(files: Mapping[str, Content], run: RunFolder, kind: str, token: 
         PessError: If there is one. It names the file, never the token or the sentence.
     """
     example = template_text(kind)
-    sentences = [text for text in set(_predicted(run.path / "predictions.jsonl")) if text not in example]
+    known = {text for text in _predicted(run.path / "predictions.jsonl") if text not in example}
+    sentences = {spelling for text in known for spelling in (text, _escaped(text, True), _escaped(text, False))}
     for name in files:
         if name.endswith(_BINARY):
             continue
@@ -98,6 +99,11 @@ def check_texts(files: Mapping[str, Content], run: RunFolder, kind: str, token: 
                 f"{run.path / name}: expected no dialogue text in a file to be uploaded, found a sentence that also "
                 "stands in predictions.jsonl. Take it out."
             )
+
+
+def _escaped(text: str, ascii_only: bool) -> str:
+    """As the text stands inside a JSON file."""
+    return json.dumps(text, ensure_ascii=ascii_only)[1:-1]
 
 
 def _predicted(path: Path) -> Iterator[str]:

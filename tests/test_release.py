@@ -295,3 +295,13 @@ def test_metrics_of_the_card_are_those_of_the_run(hub, release):
     assert release()[0] == 0
     card = hub.repo(REPO).file("main", "README.md").data.decode()
     assert f"| Persona F1 | {METRICS['test_persona_f1']:.4f} |" in card
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_a_sentence_that_json_spells_otherwise_is_found_too(release, run, ascii_only):
+    sentence = 'My sister’s name is "Anna" and I live in Utrecht.'
+    with (run / "predictions.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"dialogue_id": "x", "reference": [sentence], "generated": []}) + "\n")
+    config = json.loads((run / "config.json").read_text("utf-8")) | {"note": sentence}
+    (run / "config.json").write_text(json.dumps(config, ensure_ascii=ascii_only), encoding="utf-8")
+    assert refused(release("--dry_run"), "config.json: expected no dialogue text")
