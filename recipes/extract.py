@@ -51,7 +51,7 @@ def main(args: list[str] | None = None) -> None:
     if output.exists() and not parsed.overwrite:
         raise PessError(f"{output}: expected no such file, found one. Name another --output or pass --overwrite true.")
     # One reading for its errors alone: a mistake in the last row shows before anything slow starts.
-    if not sum(1 for _ in read_rows(parsed)):
+    if not sum(1 for row in read_rows(parsed) if check_writable(row, parsed.input)):
         raise PessError(f"{parsed.input}: expected rows, found none. Write the file again or name another one.")
 
     state = PartialState()
@@ -75,6 +75,19 @@ def main(args: list[str] | None = None) -> None:
 def read_rows(args: ExtractionArguments) -> Iterator[dict[str, Any]]:
     """The rows one after the other, their texts as they stand."""
     return iter_persona_rows(args.input, args.split, require_persona=False, separator=None)
+
+
+def check_writable(row: dict[str, Any], source: str) -> bool:
+    """Whether JSON can hold the row, extra columns and all; a value that it cannot is an error."""
+    for column, value in row.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise PessError(
+                f"{source}: row {row['dialogue_id']}, column {column!r}: expected what JSON can hold, found "
+                f"{type(value).__name__}. Make it a text or a number, or drop the column."
+            ) from error
+    return True
 
 
 def _chunks(rows: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:

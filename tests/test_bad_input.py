@@ -1,7 +1,9 @@
 """What a user gets wrong: one line that begins `error: `, status 1 or 2, and nothing half-written."""
 
+import datetime
 import json
 
+import datasets
 import pytest
 from fake_encoder import FakeEncoder
 from recipe_runs import flags, launch, recipe, save_model, train_flags, write_rows
@@ -230,3 +232,11 @@ def test_in_a_process_an_unknown_option(tmp_path, model, data):
     done = launch("extract", arguments, tmp_path)
     assert done.returncode == 2
     assert "unknown argument --num_beam; did you mean --num_beams?" in error_line(done.stderr)
+
+
+def test_a_column_that_json_cannot_hold_stops_extraction_before_it_starts(tmp_path, model, refused):
+    when = datetime.datetime(2026, 1, 1)
+    table = {"utterances": [["Hello."], ["Hello again."]], "said": [when, when]}
+    datasets.Dataset.from_dict(table).to_parquet(tmp_path / "dated.parquet")
+    line = refused("extract", flags(model=model, input=tmp_path / "dated.parquet", output=tmp_path / "out.jsonl"))
+    assert "column 'said': expected what JSON can hold, found datetime" in line
