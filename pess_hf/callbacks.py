@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -36,10 +35,9 @@ class EvaluateBeforePess(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Where they switch on after this step."""
-        if state.global_step == math.ceil(self.trainer.args.pess_start * state.max_steps):
+        if state.global_step == self.trainer.args.pess_start_step(state.max_steps):
             self._evaluate()
 
     def _evaluate(self) -> None:
-        args = self.trainer.args
-        if args.completeness_weight or args.consistency_weight:
+        if self.trainer.args.has_pess_terms:
             self.trainer.evaluate(self.rows, metric_key_prefix="before_pess")

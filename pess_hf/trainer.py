@@ -5,7 +5,6 @@ Letters: B dialogues in a micro-batch, R decoder rows, T target tokens, V vocabu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
@@ -105,15 +104,10 @@ class PessTrainer(PessHubMixin, Seq2SeqTrainer):
             self._matcher = PersonaMatcher(self.args.similarity_model, self.args.similarity_threshold)
         return self._matcher
 
-    @property
-    def has_pess_terms(self) -> bool:
-        """Whether a weight is above 0."""
-        return bool(self.args.completeness_weight or self.args.consistency_weight)
-
     def pess_is_active(self) -> bool:
         """Whether training with the PESS terms is on: a weight is above 0 and `pess_start` is reached."""
-        has_begun = self.state.global_step >= math.ceil(self.args.pess_start * self.state.max_steps)
-        return self.has_pess_terms and (not self.is_in_train or has_begun)
+        has_begun = self.state.global_step >= self.args.pess_start_step(self.state.max_steps)
+        return self.args.has_pess_terms and (not self.is_in_train or has_begun)
 
     def compute_loss(
         self,
@@ -175,7 +169,7 @@ class PessTrainer(PessHubMixin, Seq2SeqTrainer):
         """Those that the window made; in evaluation new ones, also before `pess_start`, so that losses compare."""
         if ROLLOUT_KEY in inputs:
             return inputs[ROLLOUT_KEY]
-        is_on = self.pess_is_active() if training else self.has_pess_terms
+        is_on = self.pess_is_active() if training else self.args.has_pess_terms
         return self._roll_out([inputs])[0] if is_on else None
 
     def _decoder_batch(self, inputs: Batch, rollouts: list[Rollout] | None) -> DecoderBatch:

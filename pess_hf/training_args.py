@@ -98,6 +98,15 @@ class PessTrainingArguments(Seq2SeqTrainingArguments):
         _require(0 <= self.learning_rate < math.inf, "learning_rate", "0 or more", self.learning_rate)
         super().__post_init__()
 
+    @property
+    def has_pess_terms(self) -> bool:
+        """Whether a weight of a PESS term is above 0."""
+        return bool(self.completeness_weight or self.consistency_weight)
+
+    def pess_start_step(self, max_steps: int) -> int:
+        """The optimiser step, of `max_steps`, before which the PESS terms switch on."""
+        return math.ceil(self.pess_start * max_steps)
+
 
 def _require(is_right: bool, name: str, expected: str, found: float) -> None:
     if not is_right:

@@ -17,6 +17,7 @@ from pess_hf.extractor_args import (
     load_tokenizer,
 )
 from pess_hf.run_checkpoints import find_checkpoint
+from pess_hf.similarity import PersonaMatcher
 from pess_hf.training_args import PessTrainingArguments
 
 if TYPE_CHECKING:
@@ -97,18 +98,18 @@ def build_trainer(
     )
     collator.warn_of_truncation(splits.train)
     training_args.predict_with_generate = True
+    matcher = None
+    if training_args.has_pess_terms:  # loads the sentence encoder: a wrong name shows before training
+        matcher = PersonaMatcher(training_args.similarity_model, training_args.similarity_threshold)
     trainer = PessTrainer(
         model,
         training_args,
+        matcher,
         data_collator=collator,
         train_dataset=splits.train,
         eval_dataset=splits.validation,
         processing_class=tokenizer,
     )
-    if training_args.completeness_weight or training_args.consistency_weight:
-        trainer.matcher.threshold = (
-            training_args.similarity_threshold
-        )  # loads the sentence encoder: a wrong name shows now
     if data_args.evaluate_before_pess and splits.test is not None:
         trainer.add_callback(EvaluateBeforePess(trainer, splits.test))
     return trainer
