@@ -41,6 +41,12 @@ class ExtractorArguments:
         default=False,
         metadata={"help": "Keep the decoder's word embeddings, so that words training never shows stay within reach."},
     )
+    vocabulary_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Keep only so many tokens of a BERT-like checkpoint, those that the training rows use most."
+        },
+    )
     encoder_cache_rows: int = field(
         default=0, metadata={"help": "Dialogues whose outputs of a frozen encoder are kept in memory; 0 keeps none."}
     )
@@ -57,6 +63,10 @@ class ExtractorArguments:
         if self.encoder_layers is not None and self.decoder_layers is None:
             raise PessError(
                 "encoder_layers: expected decoder_layers with it, found none. It is for BERT-like encoders."
+            )
+        if self.vocabulary_size is not None and self.decoder_layers is None:
+            raise PessError(
+                "vocabulary_size: expected decoder_layers with it, found none. It is for BERT-like encoders."
             )
         if self.dtype not in _DTYPES:
             raise PessError(f"dtype: expected one of {', '.join(_DTYPES)}, found {self.dtype!r}.")

@@ -283,7 +283,7 @@ class PessTrainer(PessHubMixin, Seq2SeqTrainer):
         return output
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = list(PERSONA_COLUMNS)
+        self._signature_columns = [*PERSONA_COLUMNS, self.args.length_column_name]
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)

@@ -21,6 +21,8 @@ from pess_hf.similarity import PersonaMatcher
 from pess_hf.training_args import PessTrainingArguments
 
 if TYPE_CHECKING:
+    import datasets
+
     from pess_hf.trainer import PessTrainer
 
 
@@ -87,8 +89,7 @@ def build_trainer(
     from pess_hf.trainer import PessTrainer
 
     set_seed(training_args.seed)
-    tokenizer = load_tokenizer(model_args)
-    model = load_extractor(model_args, data_args.max_target_length, training_args.generation_num_beams)
+    model, tokenizer = load_model(model_args, data_args, training_args, splits)
     collator = PersonaCollator(
         tokenizer,
         model_args.utterance_separator,
@@ -106,13 +107,41 @@ def build_trainer(
         training_args,
         matcher,
         data_collator=collator,
-        train_dataset=splits.train,
+        train_dataset=with_lengths(splits.train)
+        if training_args.train_sampling_strategy != "random"
+        else splits.train,
         eval_dataset=splits.validation,
         processing_class=tokenizer,
     )
     if data_args.evaluate_before_pess and splits.test is not None:
         trainer.add_callback(EvaluateBeforePess(trainer, splits.test))
     return trainer
+
+
+def load_model(
+    model_args: ExtractorArguments,
+    data_args: PersonaDataArguments,
+    training_args: PessTrainingArguments,
+    splits: PersonaSplits,
+) -> tuple[Any, Any]:
+    """Extractor and tokenizer to start from, with a trimmed vocabulary if asked for."""
+    from pess_hf.vocabulary import trim_vocabulary
+
+    tokenizer = load_tokenizer(model_args)
+    model = load_extractor(model_args, data_args.max_target_length, training_args.generation_num_beams)
+    if model_args.vocabulary_size is not None:
+        texts = (text for row in splits.train for text in [*row["utterances"], *row["persona"]])
+        tokenizer = trim_vocabulary(model, tokenizer, texts, model_args.vocabulary_size)
+    return model, tokenizer
+
+
+def with_lengths(rows: datasets.Dataset) -> datasets.Dataset:
+    """Add the column by which the Trainer puts rows of like length into one batch.
+
+    A target token costs about as much as three source tokens: every decoder layer and the projection read it.
+    """
+    lengths = [sum(map(len, row["utterances"])) + 3 * sum(map(len, row["persona"])) for row in rows]
+    return rows.add_column("length", lengths)
 
 
 def before_pess_metrics(trainer: PessTrainer) -> dict[str, float]:

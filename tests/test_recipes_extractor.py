@@ -92,6 +92,13 @@ class TestTrain:
         for name, weight in AutoPessExtractor.from_pretrained(again).state_dict().items():
             assert torch.allclose(weight, final[name], atol=1e-6), name
 
+    def test_rows_of_like_length_share_a_batch_if_asked_for(self, tmp_path, model, data):
+        rows = load_splits(PersonaDataArguments(train_data=[data])).train
+        lengths = recipe("train_extractor").with_lengths(rows)["length"]
+        assert lengths[0] == sum(map(len, rows[0]["utterances"])) + 3 * sum(map(len, rows[0]["persona"]))
+        self.train(model, data, tmp_path / "run", train_sampling_strategy="group_by_length")
+        assert (tmp_path / "run" / "model.safetensors").is_file()
+
     def test_held_out_groups_are_on_one_side_and_those_that_evaluation_reads(self, tmp_path, model, data):
         self.train(model, data, tmp_path / "run", held_out_fraction=0.25, seed=7)
         aside = [row["dialogue_id"] for row in lines(tmp_path / "run" / "predictions.jsonl")]
