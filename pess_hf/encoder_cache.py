@@ -47,6 +47,8 @@ class EncoderCache:
         if new:
             longest = max(lengths[row] for row in new)
             encoded = encode(input_ids[new, :longest], attention_mask[new, :longest])  # (new, longest, D)
+            if encoded.requires_grad:
+                raise RuntimeError("EncoderCache: expected a frozen encoder, found one that passes gradients on.")
             for row, hidden in zip(new, encoded, strict=True):
                 self._rows[keys[row]] = hidden[: lengths[row]].clone()
         self.misses += len(new)

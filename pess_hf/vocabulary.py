@@ -21,7 +21,8 @@ def trim_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase, texts: Itera
     """Keep the tokens that texts use most; every other word is still spelt, out of shorter pieces.
 
     Special tokens and single characters always stay, so that nothing becomes unknown that was not. The model's
-    embeddings and head lose the rows of the other tokens; all kept rows hold what they held.
+    embeddings and head lose the rows of the other tokens; all kept rows hold what they held, and what was
+    frozen stays frozen.
 
     Args:
         model: An encoder-decoder extractor made from a BERT-like checkpoint; it is changed in place.
@@ -71,11 +72,11 @@ def _keep_rows(model: Any, kept: torch.Tensor) -> None:
     for part in (model.encoder, model.decoder):
         old = part.get_input_embeddings()
         new = nn.Embedding(len(kept), old.embedding_dim, padding_idx=new_id.get(old.padding_idx))
-        new.weight = nn.Parameter(old.weight[kept].clone())  # (V, D)
+        new.weight = nn.Parameter(old.weight[kept].clone(), requires_grad=old.weight.requires_grad)  # (V, D)
         part.set_input_embeddings(new)
     head = model.decoder.get_output_embeddings()
     head.weight = model.decoder.get_input_embeddings().weight
-    head.bias = nn.Parameter(head.bias[kept].clone())  # (V,)
+    head.bias = nn.Parameter(head.bias[kept].clone(), requires_grad=head.bias.requires_grad)  # (V,)
     model.decoder.cls.predictions.bias = head.bias  # BERT keeps the head's bias under two names
     head.out_features = len(kept)
     for config in (model.config, model.config.encoder, model.config.decoder, model.generation_config):

@@ -111,3 +111,8 @@ def test_any_sequence_of_batches_reads_as_without_a_cache(batches, max_rows):
     for dialogues in batches:
         assert torch.equal(cache(*batch(*dialogues), Encoder()), without_cache(*batch(*dialogues)))
         assert len(cache._rows) <= max_rows
+
+
+def test_states_that_carry_a_gradient_are_not_kept():
+    with pytest.raises(RuntimeError, match="expected a frozen encoder"):
+        EncoderCache(8)(*batch([5, 7]), lambda ids, mask: torch.zeros(*ids.shape, SIZE, requires_grad=True))

@@ -79,3 +79,12 @@ def test_a_size_that_holds_no_characters_or_another_kind_of_tokenizer_is_refused
         trim_vocabulary(full[0], full[1], TEXTS, 100)
     with pytest.raises(PessError, match="expected a WordPiece tokenizer, found BPE"):
         trim_vocabulary(full[0], byte_level_tokenizer(), TEXTS, SIZE)
+
+
+def test_what_was_frozen_stays_frozen(full):
+    model = copy.deepcopy(full[0])
+    model.get_output_embeddings().weight.requires_grad_(False)
+    model.freeze_encoder(cache_rows=8)
+    before = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trim_vocabulary(model, full[1], TEXTS, SIZE)
+    assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == before
