@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_published import DIALOGUE_TEXT, METRICS, RUN, bart_tokenizer, make_run, same_weights, tiny_extractor
+from tiny_published import bart_tokenizer, same_weights, tiny_extractor
+from tiny_runs import DIALOGUE_TEXT, METRICS, adapted, make_run
 
 from pess_hf.errors import PessError
 from pess_hf.modeling_extractor import PessExtractor
@@ -56,7 +57,7 @@ def test_a_push_holds_what_may_be_published_and_nothing_else(hub, make_trainer, 
     assert same_weights(loaded, trainer.model.cpu())
     card = repo.file("main", "README.md").data.decode()
     assert 'model_id = "tester/mine"' in card and head(card)["license"] == "mit"
-    assert "| Persona F1 | 0.3333 |" in card
+    assert "| Persona F1 | 0.5000 | 0.6514 |" in card
     trainer.push_to_hub(license="mit")
     assert len(repo.history()) == 2
     assert hub.tokens["write"] not in caplog.text + "".join(capfd.readouterr())
@@ -85,9 +86,9 @@ def test_before_anything_is_measured_the_card_has_blanks(make_trainer, tmp_path)
 
 
 def test_a_recipes_numbers_win(make_trainer, tmp_path):
-    make_run(tmp_path / "run", metrics=METRICS | {"test_loss": 7.0}, run=RUN)
+    make_run(tmp_path / "run", metrics=METRICS | {"test_loss": 7.0})
     make_trainer().create_model_card()
-    assert "| Loss | 7.0000 |" in (tmp_path / "run" / "README.md").read_text()
+    assert "| Loss |  | 7.0000 |" in (tmp_path / "run" / "README.md").read_text()
 
 
 def test_pushes_during_training_hold_no_pickle_and_no_checkpoint(hub, make_trainer):
@@ -106,11 +107,8 @@ def test_defaults_are_private_and_at_the_end(tmp_path):
 
 
 def test_an_adapters_config_and_card_name_no_path_of_this_machine(hub, make_trainer, tmp_path):
-    peft = pytest.importorskip("peft")
     tiny_extractor().save_pretrained(tmp_path / "base")
-    base = PessExtractor.from_pretrained(tmp_path / "base")
-    adapted = peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules=["q_proj"]))
-    trainer = make_trainer(adapted, hub_model_id="tester/adapter", hub_token=hub.tokens["write"])
+    trainer = make_trainer(adapted(tmp_path / "base"), hub_model_id="tester/adapter", hub_token=hub.tokens["write"])
     trainer.train()
     trainer.push_to_hub(finetuned_from="tester/base")
     repo = hub.repo("tester/adapter")
