@@ -216,10 +216,8 @@ def _opened(folder: Path, what: str, opens: Callable[[], Any]) -> Any:
     except PessError:
         raise
     except Exception as error:
-        reason = one_line(str(error)) or type(error).__name__
-        raise PessError(
-            f"{folder}: expected {what} that opens, found: {reason.rstrip(".")}. Save it again."
-        ) from error
+        reason = one_line(str(error)).rstrip(".") or type(error).__name__
+        raise PessError(f"{folder}: expected {what} that opens, found: {reason}. Save it again.") from error
 
 
 def _loading_info(folder: Path) -> dict[str, Any]:
