@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,8 +194,7 @@ def publish(release: Release, repo_id: str, private: bool = False, token: str | 
     api = HfApi(token=token)
     check_texts("", release.files, KnownSentences([]), token)
     # Before the repository is made: a card that the Hub does not take shall leave no empty one behind.
-    card = ModelCard(text_of(release.files, "README.md"))
-    on_hub(card.validate, repo_id, token, tries=2)
+    on_hub(lambda: _validate(text_of(release.files, "README.md")), repo_id, token, tries=2)
     # None leaves a repository that exists as it is, and follows an organisation's default for a new one.
     visibility = True if private else None
     url = on_hub(lambda: api.create_repo(repo_id, private=visibility, exist_ok=True), repo_id, token, tries=2)
@@ -202,6 +202,21 @@ def publish(release: Release, repo_id: str, private: bool = False, token: str | 
     _check_private(before, private)
     commit = upload_in_one_commit(repo_id, release.files, "Release", stale=is_stale, token=token)
     return Published(str(url), str(commit.oid), commit.oid != before.sha)
+
+
+def _validate(card: str) -> None:
+    """Let the Hub look at the head of a card; the client hands its answer on as it came, as JSON."""
+    try:
+        ModelCard(card, ignore_metadata_errors=True).validate()
+    except ValueError as error:
+        try:
+            reason = "; ".join(found["message"] for found in json.loads(str(error))["errors"])
+        except (ValueError, KeyError, TypeError):
+            reason = one_line(str(error))
+        raise PessError(
+            f"README.md: expected metadata that the Hub takes, but it says: {reason}. Mend it; for a licence that is "
+            "not in its list, --license other."
+        ) from error
 
 
 def _check_private(repo: Any, private: bool) -> None:

@@ -148,7 +148,9 @@ def test_a_dry_run_refuses_a_public_repository_for_a_private_one(hub, release, o
 
 
 def test_a_licence_that_the_hub_does_not_know_leaves_no_repository(hub, release):
-    assert refused(release(license="my own"), REPO, "license", "must be one of", "--license")
+    assert refused(
+        release(license="my own"), "README.md", '"license" must be one of [apache-2.0, mit', "--license other"
+    )
     assert not hub.store.repos
     assert release(license="other")[0] == 0
 
