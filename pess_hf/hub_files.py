@@ -7,6 +7,7 @@ A run folder also holds dialogue text (`predictions.jsonl`, rollouts inside chec
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -14,22 +15,25 @@ from typing import Any
 
 from pess_hf.code_export import CODE_FILES, exported_files
 from pess_hf.errors import PessError
-from pess_hf.run_folder import as_hub_id
+from pess_hf.run_folder import as_hub_id, read_object
+
+logger = logging.getLogger(__name__)
 
 Content = Path | bytes
 
-WEIGHTS = (
-    "model.safetensors",
-    "model-*-of-*.safetensors",
-    "model.safetensors.index.json",
-    "adapter_model.safetensors",
-)
+SINGLE, INDEX, ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"
+WEIGHTS = (SINGLE, "model-*-of-*.safetensors", INDEX, ADAPTER)
 _MODEL = ("config.json", "generation_config.json", "adapter_config.json", *WEIGHTS, *CODE_FILES)
 _TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "chat_template.jinja",
 )  # fmt: skip
 _ABOUT = ("README.md", "metrics.json")
+# In the repository that a release goes to: pickles wherever they lie, weights at the top and in pushed checkpoints.
+_STALE = (
+    "*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.bin.index.json", *WEIGHTS,
+    "tf_model*.h5", "flax_model*.msgpack", "*checkpoint*/*.safetensors",
+)  # fmt: skip
 # Fields that from_pretrained fills with the place that something was loaded from.
 _PLACES = ("_name_or_path", "name_or_path")
 
@@ -55,6 +59,73 @@ def is_weights(name: str) -> bool:
     return any(fnmatch(name, pattern) for pattern in WEIGHTS)
 
 
+def is_stale(name: str) -> bool:
+    """Whether a file of a repository is deleted by a release that does not hold it: weights or a pickle.
+
+    Args:
+        name: The path in the repository.
+
+    Returns:
+        Whether it goes.
+
+    Example:
+        >>> is_stale("pytorch_model.bin"), is_stale("last-checkpoint/optimizer.pt"), is_stale("notes.md")
+        (True, True, False)
+    """
+    return any(fnmatch(name, pattern) for pattern in _STALE)
+
+
+def weight_files(folder: str | Path) -> list[str]:
+    """The weights that a loader of the folder takes: the adapter's, the single file, or what the index names.
+
+    Args:
+        folder: The run folder or a checkpoint.
+
+    Returns:
+        The names, the index among them; empty where there are no weights. A shard that no index names is left out
+        with a warning.
+
+    Raises:
+        PessError: If the index is broken or names a missing file, or if a whole second set of weights is there.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("model.safetensors", "model-00001-of-00002.safetensors"):
+        ...     _ = (folder / name).write_bytes(b"")
+        >>> weight_files(folder)
+        ['model.safetensors']
+    """
+    folder = Path(folder)
+    found = {path.name for path in folder.iterdir() if path.is_file() and is_weights(path.name)}
+    if (folder / "adapter_config.json").exists():
+        named = found & {ADAPTER}
+    elif {SINGLE, INDEX} <= found:
+        raise PessError(
+            f"{folder}: expected one set of weights, found {SINGLE} and {INDEX}. Delete the older one and its shards."
+        )
+    else:
+        named = {INDEX, *_shards(folder / INDEX)} if INDEX in found else found & {SINGLE}
+    for name in sorted(found - named):
+        logger.warning("%s belongs to no weights that are loaded from there and is not uploaded. Delete it.", name)
+    return sorted(named)
+
+
+def _shards(index: Path) -> set[str]:
+    """The files that an index names, all of them there."""
+    weight_map = read_object(index, cure="Save the model again.").get("weight_map")
+    names = set(weight_map.values()) if isinstance(weight_map, dict) and weight_map else {None}
+    if not all(isinstance(name, str) and is_weights(name) and name.endswith(".safetensors") for name in names):
+        raise PessError(
+            f"{index}: expected weight_map with a model-*-of-*.safetensors for each weight, found something else. "
+            "Save the model again."
+        )
+    for name in sorted(names):
+        if not (index.parent / name).is_file():
+            raise PessError(f"{index.parent}: expected {name}, found no such file. Save the model again.")
+    return names
+
+
 def public_files(folder: str | Path, base_model: str | None = None) -> dict[str, Content]:
     """The files of a run folder that are published, each as it is uploaded.
 
@@ -69,7 +140,7 @@ def public_files(folder: str | Path, base_model: str | None = None) -> dict[str,
         Path in the repository to the file, or to the bytes that replace it.
 
     Raises:
-        PessError: If a JSON file is broken.
+        PessError: If a JSON file is broken, or it is not clear which weights are the model's.
 
     Example:
         >>> import tempfile
@@ -80,22 +151,20 @@ def public_files(folder: str | Path, base_model: str | None = None) -> dict[str,
         ['model.safetensors']
     """
     files: dict[str, Content] = {}
+    weights = weight_files(folder)
     for path in sorted(Path(folder).iterdir()):
-        if path.is_file() and is_public(path.name):
+        if path.is_file() and is_public(path.name) and (path.name in weights or not is_weights(path.name)):
             files[path.name] = _public_content(path, base_model)
     config = json.loads(text_of(files, "config.json")) if "config.json" in files else {}
     return files | exported_files(config) if config.get("model_type") == "pess-generator" else files
 
 
 def _public_content(path: Path, base_model: str | None) -> Content:
+    if path.suffix != ".json" or path.name == INDEX:
+        return path
+    found = read_object(path, cure="Save the model and the tokenizer again.")
     if path.name not in ("adapter_config.json", "config.json", "tokenizer_config.json"):
         return path
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PessError(
-            f"{path}: expected JSON, found what cannot be read ({error}). Save the model again."
-        ) from error
     changed = _without_places(found, path.parent)
     if path.name == "adapter_config.json":
         changed["base_model_name_or_path"] = base_model or as_hub_id(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +11,29 @@ from huggingface_hub import HfApi, ModelCard
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
-from pess_hf.hub_files import Content, public_files
+from pess_hf.errors import PessError
+from pess_hf.hub_files import Content, is_stale, public_files
 from pess_hf.hub_upload import upload_in_one_commit
-from pess_hf.model_card import render_model_card
+from pess_hf.known_sentences import KnownSentences, strings_in
+from pess_hf.model_card import KINDS, render_model_card, template_text
+from pess_hf.release_checks import check_texts, check_weights, predicted_texts
 from pess_hf.run_folder import RunFolder, as_hub_id, read_run_folder
 from pess_hf.run_record import flat_arguments, hardware, installed_versions
+
+logger = logging.getLogger(__name__)
 
 
 class PessHubMixin:
     """What a `Trainer` publishes, done our way; stands before `Trainer` among the bases.
 
     Uploaded are model, tokenizer, card and metrics. Never uploaded are `training_args.bin` (a pickle), predictions,
-    rollouts and optimizer states (dialogue text), whatever else lies in the output folder.
+    rollouts and optimizer states (dialogue text), whatever else lies in the output folder. The same commit deletes
+    weights and pickles of an earlier push that it does not hold, as `recipes/release.py` does.
+
+    What is checked when: `push_to_hub` looks for tokens and for dialogue text (predictions and training rows) in every
+    file, and for NaN in every tensor; a push at a save (`hub_strategy: every_save`) reads small files and the headers
+    of the weights only, looks for tokens and predictions, and gives way with a warning instead of ending the training.
+    A licence and measured numbers are asked for by `recipes/release.py` alone.
     """
 
     args: Any
@@ -28,6 +41,7 @@ class PessHubMixin:
     state: Any
     accelerator: Any
     callback_handler: Any
+    train_dataset: Any
     control: Any
     hub_model_id: Any
     push_in_progress: Any
@@ -107,7 +121,7 @@ class PessHubMixin:
             The commit, its future if not `blocking`, None on every process but the first.
 
         Raises:
-            PessError: If the Hub refuses or cannot be reached.
+            PessError: If a check fails (see the class), the Hub refuses or cannot be reached.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         token = token or self.args.hub_token
@@ -120,31 +134,64 @@ class PessHubMixin:
         self._finish_current_push()
         # The card knows best: a recipe's record and `finetuned_from` went into it.
         base_model = ModelCard.load(Path(self.args.output_dir) / "README.md").data.get("base_model")
-        files = public_files(self.args.output_dir, base_model)
+        files = self._checked_files(self.args.output_dir, base_model, token, self._row_texts())
         return self._upload(files, commit_message or "Upload", blocking, token, revision)
+
+    def _checked_files(
+        self, folder: str, base_model: str | None, token: str | None, texts: Iterable[str] | None
+    ) -> dict[str, Content]:
+        """What goes, looked at; without `texts` the tensors are not read."""
+        files = public_files(folder, base_model)
+        check_weights(folder, files, finite=texts is not None)
+        allowed = "".join(template_text(kind) for kind in KINDS)
+        known = KnownSentences([*predicted_texts(self.args.output_dir), *(texts or ())], allowed)
+        check_texts(folder, files, known, token)
+        return files
+
+    def _row_texts(self) -> Iterator[str]:
+        """Every text of the training rows, where these can be gone through again."""
+        if hasattr(self.train_dataset, "__len__"):
+            for row in self.train_dataset:
+                yield from strings_in(row)
 
     def _upload(
         self, files: dict[str, Content], message: str, blocking: bool, token: str | None, revision: str | None
     ) -> Any:
-        settings: dict[str, Any] = {"token": token, "revision": revision or self.args.hub_revision}
+        revision = revision or self.args.hub_revision
+        settings: dict[str, Any] = {"token": token, "revision": revision, "stale": is_stale}
         if blocking:
             return upload_in_one_commit(str(self.hub_model_id), files, message, **settings)
         return HfApi().run_as_future(upload_in_one_commit, str(self.hub_model_id), files, message, **settings)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """As `Trainer` with `hub_strategy: every_save`, but the model and the tokenizer only."""
+        """As `Trainer` with `hub_strategy: every_save`, but the model and the tokenizer only.
+
+        A failed check or upload is a warning: it shall not end the training, and the next save pushes again.
+        """
         if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
             return
         running = self.push_in_progress
         if running is not None and not running.is_done() and not self.args.hub_always_push:
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        files = public_files(checkpoint_folder, _base_model(self))
+        try:
+            files = self._checked_files(checkpoint_folder, _base_model(self), self.args.hub_token, None)
+        except PessError as error:
+            logger.warning("Step %d is not pushed: %s", self.state.global_step, error)
+            return
         message = f"Training in progress, step {self.state.global_step}"
         job = self._upload(files, message, False, self.args.hub_token, None)
+        job.add_done_callback(_warn_of_failure)
         running_jobs = [] if running is None else [old for old in running.jobs if not old.done()]
         jobs: Any = [*running_jobs, job]
         self.push_in_progress = PushInProgress(jobs)
+
+
+def _warn_of_failure(job: Any) -> None:
+    """`Trainer` never looks at what became of a push in the background."""
+    error = None if job.cancelled() else job.exception()
+    if error is not None:
+        logger.warning("A push during training failed: %s", error)
 
 
 def trainer_run(trainer: Any) -> RunFolder:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from json import JSONDecodeError
 from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from pess_hf.cli import one_line
 from pess_hf.errors import PessError
@@ -23,12 +24,16 @@ _CURES = {
 }
 
 
+class HubError(PessError):
+    """The Hub refused, or could not be reached."""
+
+
 def upload_in_one_commit(
     repo_id: str,
     files: Mapping[str, Content],
     message: str,
     *,
-    delete: Sequence[str] = (),
+    stale: Callable[[str], bool] | None = None,
     token: str | None = None,
     revision: str | None = None,
     repo_type: str | None = None,
@@ -36,13 +41,14 @@ def upload_in_one_commit(
     """Commit files to a repository that exists; what is on the Hub already is neither sent nor committed again.
 
     A lost connection or an error of the server is met by one more try. That is safe even where the first commit
-    went through and only its answer was lost: then nothing is left to change and no second commit is made.
+    went through and only its answer was lost: what is to be deleted is looked up for each try, so that nothing is
+    left to change and no second commit is made. A commit that somebody else makes in between is never written over.
 
     Args:
         repo_id: The repository.
         files: Path in the repository to the file, or to its bytes.
         message: The commit's message.
-        delete: Paths in the repository to remove in the same commit.
+        stale: Says of a path in the repository whether it goes, in the same commit, where `files` does not hold it.
         token: The token; by default that of this machine.
         revision: The branch; by default main.
         repo_type: "model", "dataset" or "space"; by default a model.
@@ -51,7 +57,7 @@ def upload_in_one_commit(
         What was committed, or the newest commit where nothing had changed.
 
     Raises:
-        PessError: If the Hub refuses or cannot be reached. No file of a failed commit is visible.
+        HubError: If the Hub refuses or cannot be reached. No file of a failed commit is visible.
 
     Example:
         >>> upload_in_one_commit("me/model", {"README.md": b"# Mine"}, "Add a card")  # doctest: +SKIP
@@ -59,13 +65,35 @@ def upload_in_one_commit(
     api = HfApi(token=token)
 
     def commit() -> CommitInfo:
+        before = api.repo_info(repo_id, revision=revision, repo_type=repo_type)
         # Operations remember that they were used: each try needs its own.
         added = [CommitOperationAdd(path, content) for path, content in files.items()]
-        removed = [CommitOperationDelete(path) for path in delete]
-        operations: list[Any] = [*added, *removed]
-        return api.create_commit(repo_id, operations, commit_message=message, revision=revision, repo_type=repo_type)
+        removed = [CommitOperationDelete(path) for path in stale_paths(before, files, stale)]
+        return api.create_commit(
+            repo_id,
+            [*added, *removed],
+            commit_message=message,
+            revision=revision,
+            repo_type=repo_type,
+            parent_commit=before.sha,
+        )
 
     return on_hub(commit, repo_id, token, tries=2)
+
+
+def stale_paths(repo: Any, files: Mapping[str, Content], stale: Callable[[str], bool] | None) -> list[str]:
+    """What a commit of `files` deletes in a repository.
+
+    Args:
+        repo: What `HfApi.repo_info` says about it.
+        files: What is committed.
+        stale: See `upload_in_one_commit`; None for nothing.
+
+    Returns:
+        The paths, sorted.
+    """
+    present = [file.rfilename for file in repo.siblings or []]
+    return sorted(path for path in present if stale is not None and stale(path) and path not in files)
 
 
 def on_hub(do: Callable[[], Any], name: str, token: str | None = None, tries: int = 1, pause: float = 1.0) -> Any:
@@ -82,7 +110,7 @@ def on_hub(do: Callable[[], Any], name: str, token: str | None = None, tries: in
         What `do` returns.
 
     Raises:
-        PessError: If the Hub refuses or cannot be reached.
+        HubError: If the Hub refuses or cannot be reached.
 
     Example:
         >>> on_hub(lambda: "done", "me/model")
@@ -91,7 +119,9 @@ def on_hub(do: Callable[[], Any], name: str, token: str | None = None, tries: in
     for left in reversed(range(tries)):
         try:
             return do()
-        except (HFValidationError, LocalTokenNotFoundError, RuntimeError, OSError) as error:
+        except PessError:
+            raise
+        except (LocalTokenNotFoundError, RuntimeError, OSError, ValueError) as error:
             cause = _cause(error)
         except Exception as error:  # errors of the HTTP library derive from nothing else, and it is not imported here
             if not _is_connection_error(error):
@@ -100,7 +130,7 @@ def on_hub(do: Callable[[], Any], name: str, token: str | None = None, tries: in
         if left and _may_pass(cause):
             time.sleep(pause)
             continue
-        raise PessError(without_secrets(f"{name}: {_reason(cause)}", token)) from cause
+        raise HubError(without_secrets(f"{name}: {_reason(cause)}", token)) from cause
     raise AssertionError("tries: expected 1 or more")
 
 
@@ -120,7 +150,8 @@ def _status(error: Exception) -> int:
 
 
 def _may_pass(error: Exception) -> bool:
-    return _is_connection_error(error) or _status(error) >= 500 or isinstance(error, ConnectionError)
+    passing = ConnectionError | JSONDecodeError
+    return _is_connection_error(error) or _status(error) >= 500 or isinstance(error, passing)
 
 
 def _reason(error: Exception) -> str:
@@ -133,6 +164,8 @@ def _reason(error: Exception) -> str:
         return f"expected to write to it, but {reason}. {cure}"
     if status >= 500:
         return f"the Hub answered with an error of its own ({status}). Run it again; what was sent is kept."
+    if isinstance(error, JSONDecodeError):
+        return "the Hub answered with something else than JSON. Run it again; what was sent is kept."
     if _is_connection_error(error):
         return f"the connection to the Hub was lost ({type(error).__name__}). Run it again; what was sent is kept."
     return f"{one_line(str(error)) or type(error).__name__}"

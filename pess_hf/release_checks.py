@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard
 
+from pess_hf.checkpoint import open_tokenizer
+from pess_hf.cli import one_line
 from pess_hf.errors import PessError
-from pess_hf.hub_files import Content, is_weights, size_of, text_of
-from pess_hf.model_card import template_text
+from pess_hf.hub_files import ADAPTER, SINGLE, Content, is_weights, size_of, text_of
+from pess_hf.known_sentences import KnownSentences, sentence_token, spellings, strings_in
 from pess_hf.redaction import holds_secret
 from pess_hf.run_folder import RunFolder
-
-# Shorter ones ("I like it.") may stand anywhere by chance.
-_SENTENCE_LENGTH = 20
-# Pieces of words, never sentences.
-_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")
-_BINARY = (".model",)
 
 
 def check_card(card: str, run: RunFolder, train_data_license: str | None = None) -> None:
@@ -73,94 +69,117 @@ def check_sizes(files: Mapping[str, Content], max_gb: float) -> None:
             )
 
 
-def check_texts(files: Mapping[str, Content], run: RunFolder, kind: str, token: str | None = None) -> None:
-    """See that no token and no sentence of `predictions.jsonl` is in a file to be uploaded.
+def check_texts(folder: str | Path, files: Mapping[str, Content], known: KnownSentences, *tokens: str | None) -> None:
+    """See that no token and no sentence of a dialogue is in a file to be uploaded, vocabularies among them.
 
     Args:
-        files: What is to be uploaded.
-        run: The run.
-        kind: "extractor" or "generator"; the example sentences of its card are no dialogue.
-        token: A token beside that of this machine.
+        folder: Where the files are, for the errors.
+        files: What is to be uploaded; of weights the header is looked at.
+        known: The sentences.
+        *tokens: Tokens beside that of this machine.
 
     Raises:
         PessError: If there is one. It names the file, never the token or the sentence.
     """
-    example = template_text(kind)
-    known = {text for text in _predicted(run.path / "predictions.jsonl") if text not in example}
-    sentences = {spelling for text in known for spelling in (text, _escaped(text, True), _escaped(text, False))}
     for name in files:
-        if name.endswith(_BINARY):
-            continue
-        text = text_of(files, name)
-        if holds_secret(text, token):
-            raise PessError(f"{run.path / name}: expected no token in a file to be uploaded, found one. Take it out.")
-        if name not in _VOCABULARIES and any(sentence in text for sentence in sentences):
+        text, path = text_of(files, name), Path(folder) / name
+        if any(holds_secret(spelling, *tokens) for spelling in spellings(name, text)):
+            raise PessError(f"{path}: expected no token in a file to be uploaded, found one. Take it out.")
+        if known.are_in(name, text):
             raise PessError(
-                f"{run.path / name}: expected no dialogue text in a file to be uploaded, found a sentence that also "
-                "stands in predictions.jsonl. Take it out."
+                f"{path}: expected no dialogue text in a file to be uploaded, found a sentence of the predictions or "
+                "of the training data. Take it out."
+            )
+        if sentence_token(name, text) is not None:
+            raise PessError(
+                f"{path}: expected words and pieces of words, found a token of five words or more: that may be "
+                "dialogue text. Train the tokenizer on words, or take the token out."
             )
 
 
-def _escaped(text: str, ascii_only: bool) -> str:
-    """As the text stands inside a JSON file."""
-    return json.dumps(text, ensure_ascii=ascii_only)[1:-1]
-
-
-def _predicted(path: Path) -> Iterator[str]:
-    """Every sentence of the predictions that is long enough to be known again."""
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                yield from (text for text in _strings(json.loads(line)) if len(text) >= _SENTENCE_LENGTH)
-            except ValueError:
-                raise PessError(f"{path}: expected one JSON object a line, found something else.") from None
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value.strip()
-    elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _strings(item)
-
-
-def check_weights(folder: str | Path, files: Mapping[str, Content]) -> None:
-    """See that the weights are there, whole and finite, and open from safetensors alone.
+def predicted_texts(folder: str | Path) -> Iterator[str]:
+    """Every text of a run's `predictions.jsonl`; nothing where there is no such file.
 
     Args:
         folder: The run folder.
+
+    Yields:
+        Reference and generated sentences.
+
+    Raises:
+        PessError: If a line is not JSON.
+    """
+    path = Path(folder) / "predictions.jsonl"
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield from strings_in(json.loads(line))
+            except (ValueError, RecursionError):
+                raise PessError(
+                    f"{path}, line {number}: expected one JSON object a line, found something else. "
+                    "Run the recipe again, or delete the file."
+                ) from None
+
+
+def training_texts(run: RunFolder, kind: str) -> tuple[list[str], list[str]]:
+    """Every text of the training data that is on this machine; the sample is public and is left out.
+
+    Args:
+        run: The run; `train_data` and `train_split` of its arguments are read as its recipe did.
+        kind: "extractor" or "generator".
+
+    Returns:
+        The texts, and the sources that could not be looked at: ids on the Hub, files that are gone.
+    """
+    texts: list[str] = []
+    unseen: list[str] = []
+    for source in run.train_data:
+        try:
+            if source != "sample":
+                texts += _source_texts(source, run.arguments.get("train_split"), kind)
+        except (PessError, OSError):
+            unseen.append(source)
+    return texts, unseen
+
+
+def _source_texts(source: str, split: str | None, kind: str) -> list[str]:
+    from pess_hf.data import load_persona_dataset, load_support_dataset
+
+    if not Path(source).exists():
+        raise PessError(f"{source}: no such file.")
+    rows: Any = (load_support_dataset if kind == "generator" else load_persona_dataset)(source, split)
+    return list({text for row in rows for text in strings_in(row)})
+
+
+def check_weights(folder: str | Path, files: Mapping[str, Content], finite: bool = True) -> None:
+    """See that the weights are there, whole and finite.
+
+    Args:
+        folder: The run folder or a checkpoint.
         files: What is to be uploaded.
+        finite: Read every tensor and look for NaN; otherwise only the files' headers are read, which is cheap.
 
     Raises:
         PessError: If they are not.
     """
-    folder = Path(folder)
     weights = [name for name in files if is_weights(name) and name.endswith(".safetensors")]
     if not weights:
-        raise PessError(f"{folder}: expected weights (model.safetensors), found none. Let the run finish.")
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        if shards - set(weights):
-            raise PessError(
-                f"{folder}: expected {min(shards - set(weights))}, found no such file. Save the model again."
-            )
+        stray = next((path.name for path in sorted(Path(folder).iterdir()) if is_weights(path.name)), None)
+        found = f"{stray}, which nothing names" if stray else "none"
+        wanted = ADAPTER if "adapter_config.json" in files else SINGLE
+        raise PessError(f"{folder}: expected weights ({wanted}), found {found}. Let the run finish.")
     for name in weights:
-        _check_tensors(folder / name)
-    if "tokenizer_config.json" not in files:
-        raise PessError(f"{folder}: expected a tokenizer, found no tokenizer_config.json. Save it with the model.")
-    if "adapter_config.json" not in files:
-        _check_opens(folder)
+        _check_tensors(Path(folder) / name, finite)
 
 
-def _check_tensors(path: Path) -> None:
+def _check_tensors(path: Path, finite: bool) -> None:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - it is no dict
+            for name in file.keys() if finite else ():
                 tensor = file.get_tensor(name)
                 if tensor.is_floating_point() and not tensor.isfinite().all():
                     raise PessError(f"{path}: expected finite weights, found NaN or infinity in {name}. Train again.")
@@ -170,24 +189,45 @@ def _check_tensors(path: Path) -> None:
         ) from error
 
 
-def _check_opens(folder: Path) -> None:
-    """Open the model as somebody who downloads it would."""
-    from transformers import AutoConfig, AutoTokenizer
+def check_opens(folder: str | Path, files: Mapping[str, Content]) -> None:
+    """Open model and tokenizer as somebody who downloads them would; of an adapter the tokenizer and the config.
+
+    Args:
+        folder: The run folder.
+        files: What is to be uploaded.
+
+    Raises:
+        PessError: If one does not open, or a weight of the model is missing.
+    """
+    if "tokenizer_config.json" not in files:
+        raise PessError(f"{folder}: expected a tokenizer, found no tokenizer_config.json. Save it with the model.")
+    folder = Path(folder)
+    if "adapter_config.json" not in files:
+        missing = sorted(_opened(folder, "a model", lambda: _loading_info(folder))["missing_keys"])
+        if missing:
+            raise PessError(f"{folder}: expected every weight of the model, found no {missing[0]}. Save it again.")
+    _opened(folder, "a tokenizer", lambda: open_tokenizer(str(folder), local_files_only=True))
+
+
+def _opened(folder: Path, what: str, opens: Callable[[], Any]) -> Any:
+    """What comes of a broken config or tokenizer is any error at all, of Python or of a compiled library."""
+    try:
+        return opens()
+    except PessError:
+        raise
+    except Exception as error:
+        reason = one_line(str(error)).rstrip(".") or type(error).__name__
+        raise PessError(f"{folder}: expected {what} that opens, found: {reason}. Save it again.") from error
+
+
+def _loading_info(folder: Path) -> dict[str, Any]:
+    from transformers import AutoConfig
 
     from pess_hf.modeling_extractor import AutoPessExtractor
     from pess_hf.modeling_generator import PessGenerator, register
 
     register()
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
     opener: Any = PessGenerator if config.model_type == "pess-generator" else AutoPessExtractor
     settings = {"use_safetensors": True, "output_loading_info": True, "local_files_only": True}
-    try:
-        _, info = opener.from_pretrained(str(folder), **settings)
-        AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except PessError:
-        raise
-    except (OSError, RuntimeError, ValueError) as error:
-        raise PessError(f"{folder}: expected a model that opens, found: {error}") from error
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise PessError(f"{folder}: expected every weight of the model, found none for {missing[0]}. Save it again.")
+    return opener.from_pretrained(str(folder), **settings)[1]

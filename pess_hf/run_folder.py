@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,7 @@ class RunFolder:
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments of the run, flat."""
-        arguments = self.run.get("arguments") or {}
-        return arguments if isinstance(arguments, dict) else {}
+        return self.run.get("arguments") or {}
 
     @property
     def train_data(self) -> list[str]:
@@ -75,44 +74,80 @@ def read_run_folder(path: str | Path) -> RunFolder:
     """
     path = Path(path)
     if not path.is_dir():
-        raise PessError(f"{path}: expected the output folder of a finished run, found no folder. Check the path.")
-    adapter = _read_object(path / "adapter_config.json", needed=False)
+        found = "a file" if path.exists() else "no folder"
+        raise PessError(f"{path}: expected the output folder of a finished run, found {found}. Check the path.")
+    _refuse_checkpoint(path)
+    adapter = read_object(path / "adapter_config.json", needed=False)
     return RunFolder(
         path=path,
-        config=_read_object(path / "config.json", needed=not adapter),
+        config=read_object(path / "config.json", needed=not adapter),
         adapter=adapter,
         metrics=_numbers(path / "metrics.json"),
-        run=_read_object(path / "run.json"),
-        state=_read_object(path / "trainer_state.json", needed=False),
+        run=_record(path / "run.json"),
+        state=read_object(path / "trainer_state.json", needed=False),
     )
 
 
-def _read_object(path: Path, needed: bool = True) -> dict[str, Any]:
-    """The JSON object in a file; empty where an optional file is missing."""
+def _refuse_checkpoint(path: Path) -> None:
+    """A checkpoint holds a model, but neither the numbers nor the record of its run."""
+    name = path.resolve().name
+    if name.startswith("checkpoint-") and not (path / "run.json").exists():
+        raise PessError(
+            f"{path}: expected the output folder of a finished run, found one of its checkpoints. "
+            f"Name the folder that holds {name}."
+        )
+
+
+def read_object(path: Path, needed: bool = True, cure: str = "Run the recipe again.") -> dict[str, Any]:
+    """Read the JSON object in a file.
+
+    Args:
+        path: The file.
+        needed: Whether a missing file is an error.
+        cure: What to do about a broken file.
+
+    Returns:
+        The object; empty where a file that is not needed is missing.
+
+    Raises:
+        PessError: If the file is missing or broken.
+
+    Example:
+        >>> read_object(Path("nowhere.json"), needed=False)
+        {}
+    """
     if not path.exists() and not needed:
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PessError(f"{path}: no such file. A recipe writes it when its run ends; let the run finish.") from None
-    except (OSError, ValueError) as error:
-        raise PessError(
-            f"{path}: expected JSON, found what cannot be read ({error}). Run the recipe again."
-        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise PessError(f"{path}: expected JSON, found what cannot be read ({error}). {cure}") from error
     if not isinstance(value, dict):
-        raise PessError(f"{path}: expected a JSON object, found {type(value).__name__}. Run the recipe again.")
+        raise PessError(f"{path}: expected a JSON object, found {type(value).__name__}. {cure}")
     return value
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """`run.json`; those of its fields that a card goes through are of their kind."""
+    record = read_object(path)
+    for name in ("arguments", "versions"):
+        if not isinstance(record.get(name) or {}, dict):
+            kind = type(record[name]).__name__
+            raise PessError(f"{path}: expected a JSON object for {name!r}, found {kind}. Run the recipe again.")
+    return record
 
 
 def _numbers(path: Path) -> dict[str, float]:
     """The finite numbers of a metrics file; a value of another kind is an error, null means not measured."""
     found: dict[str, float] = {}
-    for name, value in _read_object(path).items():
+    for name, value in read_object(path).items():
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise PessError(f"{path}: expected a number for {name!r}, found {value!r}. Run the recipe again.")
-        if math.isfinite(value):
+        if abs(value) <= sys.float_info.max:  # False for NaN; unlike isfinite it takes an integer of any size
             found[name] = value
     return found
 

@@ -16,6 +16,9 @@ PLAIN = rf"/(?:(?P<kind>dataset|space)s/)?{REPO}"
 REVISION = r"(?P<revision>[^/]+)"
 LOCAL_PATH = re.compile(r"^base_model:\s*['\"]?(?:[./~\\]|[A-Za-z]:\\)", re.MULTILINE)
 
+LICENSE = re.compile(r"^license:[ \t]*['\"]?(.*?)['\"]?[ \t]*$", re.MULTILINE)
+LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-nc-4.0", "other")  # some of the Hub's
+
 
 @dataclass
 class Call:
@@ -150,6 +153,10 @@ def validate_yaml(call):
         return as_json({"errors": [], "warnings": [{"message": "empty or missing yaml metadata in repo card"}]})
     if LOCAL_PATH.search(found[1]):
         message = '"base_model" is not valid. Use a model id from https://hf.co/models.'
+        return as_json({"errors": [{"message": message}], "warnings": []}, status=400)
+    license = LICENSE.search(found[1])
+    if license and license[1] not in LICENSES:
+        message = f'"license" must be one of [{", ".join(LICENSES)}]'
         return as_json({"errors": [{"message": message}], "warnings": []}, status=400)
     return as_json({"errors": [], "warnings": []})
 

@@ -2,12 +2,15 @@
 
 import json
 import logging
+import math
 import runpy
 from pathlib import Path
 
 import pytest
 import yaml
-from tiny_published import DIALOGUE_TEXT, METRICS, RUN, bart_tokenizer, make_run, same_weights, tiny_extractor
+from huggingface_hub import HfApi
+from tiny_published import bart_tokenizer, same_weights, tiny_extractor
+from tiny_runs import DIALOGUE_TEXT, METRICS, TOKEN, adapted, make_run
 
 from pess_hf.errors import PessError
 from pess_hf.modeling_extractor import PessExtractor
@@ -56,7 +59,7 @@ def test_a_push_holds_what_may_be_published_and_nothing_else(hub, make_trainer, 
     assert same_weights(loaded, trainer.model.cpu())
     card = repo.file("main", "README.md").data.decode()
     assert 'model_id = "tester/mine"' in card and head(card)["license"] == "mit"
-    assert "| Persona F1 | 0.3333 |" in card
+    assert "| Persona F1 | 0.5000 | 0.6514 |" in card
     trainer.push_to_hub(license="mit")
     assert len(repo.history()) == 2
     assert hub.tokens["write"] not in caplog.text + "".join(capfd.readouterr())
@@ -85,9 +88,9 @@ def test_before_anything_is_measured_the_card_has_blanks(make_trainer, tmp_path)
 
 
 def test_a_recipes_numbers_win(make_trainer, tmp_path):
-    make_run(tmp_path / "run", metrics=METRICS | {"test_loss": 7.0}, run=RUN)
+    make_run(tmp_path / "run", metrics=METRICS | {"test_loss": 7.0})
     make_trainer().create_model_card()
-    assert "| Loss | 7.0000 |" in (tmp_path / "run" / "README.md").read_text()
+    assert "| Loss |  | 7.0000 |" in (tmp_path / "run" / "README.md").read_text()
 
 
 def test_pushes_during_training_hold_no_pickle_and_no_checkpoint(hub, make_trainer):
@@ -98,6 +101,57 @@ def test_pushes_during_training_hold_no_pickle_and_no_checkpoint(hub, make_train
     assert files == PUBLIC - {"README.md"}
 
 
+def test_a_push_deletes_what_an_earlier_one_left(hub, make_trainer, tmp_path):
+    api = HfApi(token=hub.tokens["write"])
+    api.create_repo("tester/mine")
+    stale = ("pytorch_model.bin", "training_args.bin", "model-00001-of-00002.safetensors")
+    for name in (*stale, "notes.md"):
+        api.upload_file(repo_id="tester/mine", path_or_fileobj=b"old", path_in_repo=name)
+    settings = {"hub_model_id": "tester/mine", "hub_token": hub.tokens["write"], "push_to_hub": True}
+    trainer = make_trainer(save_strategy="steps", save_steps=1, hub_strategy="every_save", **settings)
+    trainer.train()
+    repo = hub.repo("tester/mine")
+    assert set(repo.at().files) == PUBLIC - {"README.md"} | {"notes.md"}
+    api.upload_file(repo_id="tester/mine", path_or_fileobj=b"old", path_in_repo="optimizer.bin")
+    trainer.push_to_hub()
+    assert set(repo.at().files) == PUBLIC | {"notes.md"}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda trainer: setattr(trainer.model.generation_config, "note", DIALOGUE_TEXT), "no dialogue text"),
+        (lambda trainer: setattr(trainer.model.generation_config, "note", TOKEN), "no token"),
+        (lambda trainer: trainer.model.model.encoder.layers[0].fc1.bias.data.fill_(math.nan), "finite weights"),
+    ],
+)
+def test_a_push_that_would_publish_what_it_must_not_is_refused(hub, make_trainer, spoil, words):
+    trainer = make_trainer(hub_model_id="tester/mine", hub_token=hub.tokens["write"])
+    spoil(trainer)
+    with pytest.raises(PessError, match=words):
+        trainer.push_to_hub()
+    assert not hub.calls("commit") and not hub.calls("lfs-put")
+
+
+def test_a_save_that_must_not_be_pushed_does_not_end_the_training(hub, make_trainer, caplog):
+    settings = {"hub_model_id": "tester/mine", "hub_token": hub.tokens["write"], "push_to_hub": True}
+    trainer = make_trainer(save_strategy="steps", save_steps=1, hub_strategy="every_save", **settings)
+    trainer.model.generation_config.note = TOKEN
+    trainer.train()
+    assert "Step 1 is not pushed" in caplog.text and TOKEN not in caplog.text
+    assert trainer.state.global_step == 1 and len(hub.repo("tester/mine").history()) == 1
+
+
+def test_a_push_in_the_background_that_fails_is_a_warning(hub, make_trainer, caplog):
+    settings = {"hub_model_id": "tester/mine", "hub_token": hub.tokens["write"], "push_to_hub": True}
+    trainer = make_trainer(save_strategy="steps", save_steps=1, hub_strategy="every_save", **settings)
+    hub.fail_next("commit", status=403)
+    trainer.train()
+    assert "A push during training failed: tester/mine" in caplog.text and "may not write" in caplog.text
+    trainer.push_to_hub()
+    assert set(hub.repo("tester/mine").at().files) == PUBLIC
+
+
 def test_defaults_are_private_and_at_the_end(tmp_path):
     args = PessTrainingArguments(output_dir=str(tmp_path))
     assert args.hub_strategy == "end" and args.hub_private_repo is True
@@ -106,11 +160,8 @@ def test_defaults_are_private_and_at_the_end(tmp_path):
 
 
 def test_an_adapters_config_and_card_name_no_path_of_this_machine(hub, make_trainer, tmp_path):
-    peft = pytest.importorskip("peft")
     tiny_extractor().save_pretrained(tmp_path / "base")
-    base = PessExtractor.from_pretrained(tmp_path / "base")
-    adapted = peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules=["q_proj"]))
-    trainer = make_trainer(adapted, hub_model_id="tester/adapter", hub_token=hub.tokens["write"])
+    trainer = make_trainer(adapted(tmp_path / "base"), hub_model_id="tester/adapter", hub_token=hub.tokens["write"])
     trainer.train()
     trainer.push_to_hub(finetuned_from="tester/base")
     repo = hub.repo("tester/adapter")

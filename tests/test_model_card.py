@@ -1,6 +1,5 @@
 """Cards from a small fake run folder; the numbers here are made up and only there to be found again."""
 
-import json
 import os
 import re
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from tiny_runs import ARGUMENTS, GENERATOR_METRICS, RUN, TOKEN, make_records, run_with
 
 from pess_hf.errors import PessError
 from pess_hf.model_card import PessModelCardData, render_model_card, write_model_card
@@ -19,66 +19,23 @@ from pess_hf.run_folder import as_hub_id
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = Path(__file__).parent / "golden"
-TOKEN = "hf_abcdefghijklmnopqrstuvwxyz"
-
-ARGUMENTS = {
-    "completeness_weight": 1.0,
-    "consistency_weight": 0.1,
-    "consistency_temperature": 0.1,
-    "similarity_model": "sentence-transformers/all-MiniLM-L6-v2",
-    "similarity_threshold": 0.6,
-    "pess_start": 0.3,
-    "rollout_steps": 8,
-    "learning_rate": 5e-05,
-    "per_device_train_batch_size": 8,
-    "gradient_accumulation_steps": 2,
-    "num_train_epochs": 3.0,
-    "max_steps": -1,
-    "seed": 42,
-    "model_name_or_path": "facebook/bart-base",
-    "train_data": "sample",
-    "output_dir": "/srv/somebody/runs/fake",
-    "hub_token": TOKEN,
+GENERATOR_RUN = run_with(model_name_or_path="/tmp/base", extractor="/tmp/extractor") | {
+    "recipe": "train_generator.py",
+    "command": "python x.py",
 }
-RUN = {
-    "recipe": "train_extractor.py",
-    "command": f"accelerate launch recipes/train_extractor.py --output_dir /srv/somebody/fake --hub_token {TOKEN}",
-    "arguments": ARGUMENTS,
-    "versions": {"pess_hf": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
-    "hardware": "2 CPU cores",
-    "train_rows": 120,
-    "seconds": 312.4,
-}
-METRICS = {
-    "test_persona_precision": 0.71234,
-    "test_persona_recall": 0.6,
-    "test_persona_f1": 0.65139,
-    "test_loss": 1.25,
-    "test_runtime": 3.0,
-    "before_pess_persona_f1": 0.5,
-}
-GENERATOR_ARGUMENTS = ARGUMENTS | {"model_name_or_path": "/tmp/base", "extractor": "/tmp/extractor"}
-GENERATOR_RUN = RUN | {"recipe": "train_generator.py", "arguments": GENERATOR_ARGUMENTS, "command": "python x.py"}
 
 
 @pytest.fixture
 def make_run(tmp_path):
     def make(name="fake", **files):
-        folder = tmp_path / name
-        folder.mkdir()
-        standard = {"config": {"model_type": "bart"}, "metrics": METRICS, "run": RUN}
-        for file, value in (standard | files).items():
-            if value is not None:
-                (folder / f"{file}.json").write_text(json.dumps(value))
-        return folder
+        return make_records(tmp_path / name, **{"config": {"model_type": "bart"}} | files)
 
     return make
 
 
 @pytest.fixture
 def generator_run(make_run):
-    metrics = {"test_perplexity": 21.5, "test_strategy_accuracy": 0.25, "test_distinct_1": 0.03}
-    return make_run(config={"model_type": "pess-generator"}, run=GENERATOR_RUN, metrics=metrics)
+    return make_run(config={"model_type": "pess-generator"}, run=GENERATOR_RUN, metrics=GENERATOR_METRICS)
 
 
 def head(card):
@@ -113,17 +70,15 @@ def test_the_head_holds_what_was_measured(make_run, tmp_path):
 
 def test_sources_are_lists_and_the_command_measures_what_the_run_measured(make_run):
     more = {"train_data": ["me/one", "me/two"], "test_data": ["me/three"], "test_split": "test", "max_test_rows": 5}
-    card = render_model_card(make_run(run=RUN | {"arguments": ARGUMENTS | more}), model_id="tester/fake")
+    card = render_model_card(make_run(run=run_with(**more)), model_id="tester/fake")
     assert head(card)["datasets"] == ["me/one", "me/two"] and "`me/one, me/two`" in card
     assert head(card)["model-index"][0]["results"][0]["dataset"]["type"] == "me/three"
     command = "--model tester/fake --data me/three --split test --max_rows 5 --similarity_threshold 0.6"
     assert f"python recipes/evaluate_extractor.py {command}" in card
     held_out = {"train_data": ["sample"], "held_out_fraction": 0.1}
-    card = render_model_card(make_run("held", run=RUN | {"arguments": ARGUMENTS | held_out}))
+    card = render_model_card(make_run("held", run=run_with(**held_out)))
     assert "--data sample --held_out_fraction 0.1 --seed 42 " in card and "seeded grammar" in card
-    mixed = render_model_card(
-        make_run("mixed", run=RUN | {"arguments": ARGUMENTS | {"train_data": ["sample", "a.jsonl"]}})
-    )
+    mixed = render_model_card(make_run("mixed", run=run_with(train_data=["sample", "a.jsonl"])))
     assert "Local files" in mixed and "a.jsonl" not in mixed
 
 

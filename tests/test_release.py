@@ -1,24 +1,15 @@
 """recipes/release.py through the loopback Hub: checks, one commit, faults, and no token anywhere."""
 
 import json
-import logging
-import runpy
-from pathlib import Path
+import shutil
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
-from tiny_published import DIALOGUE_TEXT, METRICS, RUN, TOKEN, make_run, same_weights, tiny_extractor
+from huggingface_hub import HfApi
+from release_recipe import FILES, REPO, ROOT, refused, release_recipe
+from tiny_published import same_weights, tiny_extractor
+from tiny_runs import METRICS, TOKEN, make_adapter_run, make_run
 
-from pess_hf.cli import run_recipe
 from pess_hf.modeling_extractor import PessExtractor
-
-ROOT = Path(__file__).resolve().parent.parent
-REPO = "tester/released"
-FILES = {
-    ".gitattributes", "README.md", "config.json", "generation_config.json", "metrics.json", "model.safetensors",
-    "tokenizer.json", "tokenizer_config.json",
-}  # fmt: skip
 
 
 @pytest.fixture
@@ -28,34 +19,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def release(run, hub, monkeypatch, capsys, caplog):
-    """Run the recipe in this process: (status, stdout, stderr)."""
-    main = runpy.run_path(str(ROOT / "recipes" / "release.py"))["main"]
-    caplog.set_level(logging.DEBUG)
-
-    def call(*options, token="write", license="apache-2.0"):
-        monkeypatch.setenv("HF_TOKEN", hub.tokens[token]) if token else monkeypatch.delenv("HF_TOKEN", raising=False)
-        capsys.readouterr()
-        given = ["--run", str(run), "--repo_id", REPO, *(["--license", license] if license else []), *options]
-        status = 0
-        try:
-            run_recipe(lambda: main(given))
-        except SystemExit as error:
-            status = error.code
-        shown = capsys.readouterr()
-        for secret in hub.tokens.values():
-            assert secret not in shown.out + shown.err + caplog.text
-        return status, shown.out, shown.err
-
-    return call
-
-
-def refused(answer, *words):
-    """One line that says `error:` and every one of `words`."""
-    status, _, err = answer
-    lines = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert status == 1 and len(lines) == 1 and "Traceback" not in err, err
-    assert all(word in lines[0] for word in words), lines[0]
-    return True
+    return release_recipe(run, hub, monkeypatch, capsys, caplog)
 
 
 def test_one_commit_with_everything_and_none_when_nothing_changed(hub, release, run):
@@ -75,7 +39,8 @@ def test_a_dry_run_lists_and_sends_nothing(hub, release):
     status, out, _ = release("--dry_run", token=None)
     listed = {line.split()[-1] for line in out.splitlines() if line[:1] == " "}
     assert status == 0 and listed == FILES - {".gitattributes"} and "dry run" in out
-    assert not hub.log
+    assert "would be deleted there: nothing; tester/released does not exist" in out
+    assert {line.method for line in hub.log} == {"GET"} and not hub.store.repos
 
 
 def test_no_token_in_anything_published(hub, release):
@@ -87,71 +52,11 @@ def test_no_token_in_anything_published(hub, release):
     assert all(secret not in repr(hub.log) for secret in hub.tokens.values())
 
 
-# Checks
-
-
-def break_shard(run):
-    data = (run / "model.safetensors").read_bytes()
-    (run / "model.safetensors").write_bytes(data[: len(data) // 2])
-
-
-def drop_tensor(run):
-    tensors = load_file(run / "model.safetensors")
-    tensors.pop("model.decoder.layers.0.fc1.weight")
-    save_file(tensors, run / "model.safetensors", {"format": "pt"})
-
-
-def make_nan(run):
-    tensors = load_file(run / "model.safetensors")
-    tensors["model.decoder.layers.0.fc1.bias"][0] = torch.nan
-    save_file(tensors, run / "model.safetensors", {"format": "pt"})
-
-
-def hide_in_weights(run):
-    save_file(load_file(run / "model.safetensors"), run / "model.safetensors", {"format": "pt", "note": DIALOGUE_TEXT})
-
-
-def pickle_weights(run):
-    torch.save(load_file(run / "model.safetensors"), run / "pytorch_model.bin")
-    (run / "model.safetensors").unlink()
-
-
-def rewrite(name, **values):
-    def change(run):
-        path = run / f"{name}.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-    return change
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (pickle_weights, ["expected weights (model.safetensors)"]),
-        (break_shard, ["model.safetensors: expected weights"]),
-        (drop_tensor, ["found none for model.decoder.layers.0.fc1.weight"]),
-        (make_nan, ["NaN or infinity in model.decoder.layers.0.fc1.bias"]),
-        (lambda run: (run / "tokenizer_config.json").unlink(), ["expected a tokenizer"]),
-        (lambda run: (run / "metrics.json").write_text("{}"), ["expected measured numbers"]),
-        (lambda run: (run / "metrics.json").unlink(), ["metrics.json: no such file"]),
-        (rewrite("metrics", note=DIALOGUE_TEXT), ["expected a number for 'note'"]),
-        (rewrite("config", note=DIALOGUE_TEXT), ["config.json: expected no dialogue text"]),
-        (rewrite("tokenizer_config", note=TOKEN), ["tokenizer_config.json: expected no token"]),
-        (hide_in_weights, ["model.safetensors: expected no dialogue text"]),
-        (rewrite("run", arguments={}), ["expected train_data in run.json"]),
-        (rewrite("run", arguments={"train_data": ["my.jsonl"]}), ["--train_data_license"]),
-    ],
-)
-def test_a_run_that_is_not_fit_is_refused_before_anything_is_sent(hub, release, run, change, words):
-    change(run)
-    assert refused(release(), *words)
-    assert not hub.log
-
-
 def test_licence_limit_and_name(hub, release, run):
     assert refused(release(license=None), "--license")
     assert refused(release("--max_file_gb", "0.00001"), "at most 1e-05 GB", "--max_file_gb")
-    assert refused(release("--repo_id", "/tmp/x"), "repo_id")
+    for name in ("/tmp/x", "tester/a b", "tester", "a/b/c", "tester/x.git", "tester/a--b", "tester/" + "x" * 97, ""):
+        assert refused(release("--repo_id", name), "repo_id")
     assert refused(release("--base_model", "/tmp/x"), "base_model")
     assert not hub.log
     (run / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n")
@@ -175,14 +80,85 @@ def test_weights_of_an_earlier_release_go_in_the_same_commit(hub, release, run):
     assert same_weights(PessExtractor.from_pretrained(REPO), tiny_extractor(1))
 
 
+STALE = {"pytorch_model.bin", "training_args.bin", "model-00001-of-00002.safetensors", "last-checkpoint/optimizer.pt"}
+
+
+@pytest.fixture
+def old_repo(hub, tmp_path):
+    """A public repository as others push it: pickles, a shard, a checkpoint, and notes that are nobody's business."""
+    api = HfApi(token=hub.tokens["write"])
+    api.create_repo(REPO)
+    for name in (*STALE, "notes.md", "last-checkpoint/notes.md"):
+        path = tmp_path / "old" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"old {name}")
+    api.upload_folder(repo_id=REPO, folder_path=tmp_path / "old")
+    hub.log.clear()
+    return hub.repo(REPO)
+
+
+def test_stale_weights_and_pickles_are_listed_and_go_in_the_same_commit(hub, release, old_repo):
+    status, out, _ = release("--dry_run", token="read")
+    assert status == 0 and f"would be deleted there: {', '.join(sorted(STALE))}" in out
+    assert {line.method for line in hub.log} == {"GET"} and set(old_repo.at().files) > STALE
+    assert release()[0] == 0
+    assert set(old_repo.at().files) == FILES | {"notes.md", "last-checkpoint/notes.md"}
+    assert len(old_repo.history()) == 3
+    assert "nothing had changed" in release()[1]
+    assert "would be deleted there: nothing" in release("--dry_run")[1]
+
+
+@pytest.mark.parametrize("how", ["lost", "status", "cut"])
+def test_a_commit_that_deletes_is_made_once_whatever_becomes_of_its_answer(hub, release, old_repo, how):
+    hub.fail_next("commit", how=how)
+    status, out, err = release()
+    assert status == 0 and "published" in out, err
+    assert len(old_repo.history()) == 3 and not STALE & set(old_repo.at().files)
+
+
+def test_what_somebody_else_commits_meanwhile_is_not_written_over(hub, release, old_repo):
+    add, parents = old_repo.apply, []
+
+    def after_another(branch, lines):
+        parents.append(lines[0]["value"].get("parentCommit"))
+        if len(parents) == 1:
+            old_repo.commit(branch, "another", dict(old_repo.at(branch).files))
+        return add(branch, lines)
+
+    old_repo.apply = after_another  # the server's side: the client is the real one
+    assert refused(release(), "somebody else committed meanwhile", "Run it again")
+    assert release()[0] == 0 and len(parents) == 2 and all(parents)
+
+
+@pytest.mark.parametrize(("token", "words"), [("expired", "invalid or expired"), (None, "this token may not see it")])
+def test_a_dry_run_says_what_it_could_not_look_at(hub, release, old_repo, token, words):
+    old_repo.private = True
+    status, out, _ = release("--dry_run", token=token)
+    assert status == 0 and words in out and "dry run" in out
+
+
+def test_a_dry_run_without_a_network_says_so(hub, release):
+    hub.fail_next("info", how="cut", times=20)
+    status, out, _ = release("--dry_run")
+    assert status == 0 and "not known: what would be deleted" in out and "connection to the Hub was lost" in out
+
+
+def test_a_dry_run_refuses_a_public_repository_for_a_private_one(hub, release, old_repo):
+    assert refused(release("--private", "--dry_run"), "found a public one")
+
+
+def test_a_licence_that_the_hub_does_not_know_leaves_no_repository(hub, release):
+    assert refused(
+        release(license="my own"), "README.md", '"license" must be one of [apache-2.0, mit', "--license other"
+    )
+    assert not hub.store.repos
+    assert release(license="other")[0] == 0
+
+
 def test_an_adapter_is_released_under_its_base_models_id(hub, release, run, tmp_path):
-    peft = pytest.importorskip("peft")
     tiny_extractor().save_pretrained(tmp_path / "base")
-    base = PessExtractor.from_pretrained(tmp_path / "base")
-    (run / "model.safetensors").unlink()
-    (run / "config.json").unlink()
-    peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(run)
-    rewrite("run", arguments=RUN["arguments"] | {"model_name_or_path": str(tmp_path / "base")})(run)
+    shutil.rmtree(run)
+    make_adapter_run(run, tmp_path / "base")
     assert refused(release(), "expected the Hub id of the adapter's base model", "--base_model")
     assert release("--base_model", "tester/base")[0] == 0
     files = hub.repo(REPO).at().files
@@ -294,14 +270,4 @@ def test_a_full_disk_on_download_and_a_missing_repository_are_one_line_each(hub,
 def test_metrics_of_the_card_are_those_of_the_run(hub, release):
     assert release()[0] == 0
     card = hub.repo(REPO).file("main", "README.md").data.decode()
-    assert f"| Persona F1 | {METRICS['test_persona_f1']:.4f} |" in card
-
-
-@pytest.mark.parametrize("ascii_only", [True, False])
-def test_a_sentence_that_json_spells_otherwise_is_found_too(release, run, ascii_only):
-    sentence = 'My sister’s name is "Anna" and I live in Utrecht.'
-    with (run / "predictions.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"dialogue_id": "x", "reference": [sentence], "generated": []}) + "\n")
-    config = json.loads((run / "config.json").read_text("utf-8")) | {"note": sentence}
-    (run / "config.json").write_text(json.dumps(config, ensure_ascii=ascii_only), encoding="utf-8")
-    assert refused(release("--dry_run"), "config.json: expected no dialogue text")
+    assert f"| Persona F1 | 0.5000 | {METRICS['test_persona_f1']:.4f} |" in card

@@ -1,36 +1,10 @@
-"""Tiny models of every kind that is published, and run folders as a recipe leaves them."""
-
-import json
+"""Tiny models of every kind that is published."""
 
 import torch
 from tiny_tokenizers import byte_level_tokenizer, unigram_tokenizer
 from transformers import BartConfig, BertConfig, EncoderDecoderConfig, T5Config
 
 from pess_hf.modeling_extractor import PessEncoderDecoderExtractor, PessExtractor, PessT5Extractor
-
-TOKEN = "hf_abcdefghijklmnopqrstuvwxyz"
-ARGUMENTS = {
-    "completeness_weight": 1.0,
-    "consistency_weight": 0.1,
-    "consistency_temperature": 0.1,
-    "similarity_model": "sentence-transformers/all-MiniLM-L6-v2",
-    "similarity_threshold": 0.6,
-    "learning_rate": 5e-05,
-    "max_steps": 1,
-    "seed": 42,
-    "model_name_or_path": "facebook/bart-base",
-    "train_data": ["sample"],
-}
-RUN = {
-    "recipe": "train_extractor.py",
-    "command": f"accelerate launch recipes/train_extractor.py --hub_token {TOKEN}",
-    "arguments": ARGUMENTS,
-    "versions": {"pess_hf": "0.1.0"},
-    "train_rows": 4,
-    "seconds": 1.0,
-}
-METRICS = {"test_persona_precision": 0.25, "test_persona_recall": 0.5, "test_persona_f1": 0.3333, "test_loss": 2.0}
-DIALOGUE_TEXT = "My aunt Philomena keeps eleven geese."
 
 BART = {
     "d_model": 16,
@@ -96,20 +70,3 @@ def _short(model):
 def same_weights(one, other):
     left, right = one.state_dict(), other.state_dict()
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
-
-
-def make_run(folder, model=None, tokenizer=None, **files):
-    """A folder as train_extractor.py leaves it, with what must never be published."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if model is not False:
-        (model or tiny_extractor()).save_pretrained(folder)
-    (tokenizer or bart_tokenizer()).save_pretrained(folder)
-    for name, value in ({"metrics": METRICS, "run": RUN, "trainer_state": {"global_step": 1}} | files).items():
-        (folder / f"{name}.json").write_text(json.dumps(value))
-    row = {"dialogue_id": "1", "reference": [DIALOGUE_TEXT], "generated": [DIALOGUE_TEXT]}
-    (folder / "predictions.jsonl").write_text(json.dumps(row) + "\n")
-    (folder / "training_args.bin").write_bytes(b"pickle")
-    (folder / "checkpoint-1").mkdir(exist_ok=True)
-    (folder / "checkpoint-1" / "optimizer.pt").write_bytes(b"pickle")
-    (folder / "checkpoint-1" / "rollouts_0.safetensors").write_bytes(b"ids")
-    return folder
