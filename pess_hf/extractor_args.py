@@ -89,12 +89,19 @@ class PersonaDataArguments(DataSourceArguments):
         default=0.0,
         metadata={"help": "Share of the training rows set aside for measuring; no speaker is on both sides."},
     )
+    held_out_seed: int | None = field(
+        default=None, metadata={"help": "Decides which rows are set aside; by default the training seed does."}
+    )
     max_source_length: int = field(default=512, metadata={"help": "Source tokens; the oldest utterances go first."})
     max_target_length: int = field(default=128, metadata={"help": "Target tokens; the last sentences go first."})
     max_train_rows: int | None = field(default=None, metadata={"help": "Use only so many training rows."})
     max_test_rows: int | None = field(default=None, metadata={"help": "Use only so many test rows."})
     evaluate_before_pess: bool = field(
         default=False, metadata={"help": "Also measure at the step at which the PESS terms switch on."}
+    )
+    save_before_pess: bool = field(
+        default=False,
+        metadata={"help": "Save a checkpoint at that step, from which runs with other PESS settings can go on."},
     )
 
     def __post_init__(self) -> None:
@@ -179,7 +186,7 @@ def load_splits(args: PersonaDataArguments, seed: int = 42) -> PersonaSplits:
 
     Args:
         args: Which rows.
-        seed: Decides which groups are set aside.
+        seed: Decides which groups are set aside where `held_out_seed` does not.
 
     Example:
         >>> splits = load_splits(PersonaDataArguments(train_data=["sample"], held_out_fraction=0.1))
@@ -190,7 +197,8 @@ def load_splits(args: PersonaDataArguments, seed: int = 42) -> PersonaSplits:
     validation = load_persona_dataset(args.validation_data, args.validation_split) if args.validation_data else None
     test = load_persona_dataset(args.test_data, args.test_split) if args.test_data else None
     if args.held_out_fraction:
-        train, test = split_by_group(train, args.held_out_fraction, seed)
+        of_split = seed if args.held_out_seed is None else args.held_out_seed
+        train, test = split_by_group(train, args.held_out_fraction, of_split)
     if args.exclude_data:
         train = _exclude(train, args.exclude_data, args.exclude_split)
     splits = PersonaSplits(_first(train, args.max_train_rows), validation, _first(test, args.max_test_rows))
