@@ -73,7 +73,10 @@ class Experiment:
 
 
 def read_experiment(
-    own_type: type[ExperimentArguments], args: Sequence[str] | None = None, description: str | None = None
+    own_type: type[ExperimentArguments],
+    args: Sequence[str] | None = None,
+    description: str | None = None,
+    needs_test_rows: bool = True,
 ) -> Experiment:
     """Read the settings of an experiment recipe: its own, and any of `train_extractor.py`, which are passed on.
 
@@ -81,6 +84,7 @@ def read_experiment(
         own_type: The recipe's own dataclass.
         args: The command line without the program's name; that of this process by default.
         description: What ``--help`` says first.
+        needs_test_rows: Whether the training recipe must be told what to measure on.
 
     Returns:
         The experiment, all settings checked, its folder made.
@@ -96,7 +100,7 @@ def read_experiment(
     """
     types = [own_type, ExtractorArguments, PersonaDataArguments, PessTrainingArguments]
     own, _, data_args, training_args = parse_recipe_args(types, args, description)
-    if not data_args.test_data and not data_args.held_out_fraction:
+    if needs_test_rows and not data_args.test_data and not data_args.held_out_fraction:
         raise PessError("test_data: expected it or held_out_fraction, found neither. There is nothing to measure on.")
     mine = {one.name for one in fields(own_type)}
     settings = {name: value for name, value in given_settings(types, args).items() if name not in mine}

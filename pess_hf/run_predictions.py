@@ -65,6 +65,44 @@ def find_runs(names: Sequence[str]) -> list[Path]:
     return runs
 
 
+def split_name(text: str, what: str) -> tuple[str, list[str]]:
+    """Split `NAME=ONE[,ANOTHER...]`.
+
+    Args:
+        text: The text.
+        what: The setting that it comes from, for the error.
+
+    Returns:
+        The name and what it names.
+
+    Raises:
+        PessError: There is no name, or nothing behind it.
+
+    Example:
+        >>> split_name("full=runs/a,runs/b", "runs")
+        ('full', ['runs/a', 'runs/b'])
+    """
+    name, _, rest = text.partition("=")
+    values = [part.strip() for part in rest.split(",") if part.strip()]
+    if not name.strip() or not values:
+        raise PessError(f"{what}: expected NAME=PATH or NAME=PATH,PATH, found {text!r}.")
+    return name.strip(), values
+
+
+def split_names(texts: Sequence[str], what: str) -> dict[str, list[str]]:
+    """Split several; each name once.
+
+    Example:
+        >>> split_names(["a=x", "b=y,z"], "runs")
+        {'a': ['x'], 'b': ['y', 'z']}
+    """
+    pairs = [split_name(text, what) for text in texts]
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        raise PessError(f"{what}: expected each name once, found {', '.join(name for name, _ in pairs)}.")
+    return named
+
+
 def _runs_below(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"*/{PREDICTIONS}"))
 

@@ -180,6 +180,59 @@ def _compare(statistic: Any, num_rows: int, resamples: int, seed: int) -> dict[s
     }
 
 
+@dataclass(frozen=True)
+class Shares:
+    """Of how many things of each dialogue something holds; the share is that of all things of all dialogues.
+
+    Args:
+        hits: (N,), at most `counts`.
+        counts: (N,), 0 where a dialogue has none.
+    """
+
+    hits: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def share(self) -> float | None:
+        """Sum of hits by sum of counts; None where there is nothing to count."""
+        total = float(self.counts.sum())
+        return float(self.hits.sum()) / total if total else None
+
+    def interval(self, resamples: int = 2000, seed: int = 0) -> list[float] | None:
+        """Percentile bootstrap interval (95 %) over dialogues.
+
+        Example:
+            >>> Shares(np.array([1, 1]), np.array([1, 1])).interval(resamples=10)
+            [1.0, 1.0]
+        """
+        if self.share is None:
+            return None
+        return _bootstrap(_share_statistic(self.hits, self.counts), len(self.counts), resamples, seed)
+
+
+def compare_shares(first: Shares, second: Shares, resamples: int = 2000, seed: int = 0) -> dict[str, Any] | None:
+    """Second minus first over the same dialogues, tested as in `paired_comparison`; None where either has no share.
+
+    Example:
+        >>> one, two = Shares(np.zeros(40), np.ones(40)), Shares(np.ones(40), np.ones(40))
+        >>> compare_shares(one, two, resamples=100)["difference"]
+        1.0
+    """
+    if first.share is None or second.share is None:
+        return None
+    hits, counts = np.concatenate([first.hits, second.hits]), np.concatenate([first.counts, second.counts])
+    return _compare(_share_statistic(hits, counts), len(first.counts), resamples, seed)
+
+
+def _share_statistic(hits: np.ndarray, counts: np.ndarray) -> Any:
+    def statistic(rows: np.ndarray, axis: int = -1) -> np.ndarray:
+        some, total = hits[rows].sum(axis=axis), np.asarray(counts[rows].sum(axis=axis), dtype=float)
+        # A resample without anything to count says nothing: 0, the same for both sides.
+        return np.divide(some, total, out=np.zeros_like(total), where=total > 0)
+
+    return statistic
+
+
 def seed_interval(values: Sequence[float]) -> list[float] | None:
     """Student's t interval (95 %) of the mean over training seeds; None for one seed.
 
