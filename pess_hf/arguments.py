@@ -70,6 +70,45 @@ def parse_recipe_args(
     return _build(parser, args, config)
 
 
+def given_settings(
+    dataclass_types: type | Iterable[type], args: Sequence[str] | None = None, description: str | None = None
+) -> dict[str, Any]:
+    """The keys that ``--config`` or the command line sets, converted, without the defaults of the others.
+
+    A recipe that starts another one passes these on.
+
+    Args:
+        dataclass_types: As in `parse_recipe_args`.
+        args: As in `parse_recipe_args`.
+        description: As in `parse_recipe_args`.
+
+    Returns:
+        Key -> value; nothing is checked that a dataclass checks itself.
+
+    Raises:
+        PessError: As in `parse_recipe_args`.
+        SystemExit: As in `parse_recipe_args`.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass
+        ... class DataArguments:
+        ...     data: str
+        ...     max_length: int = 512
+        >>> given_settings(DataArguments, ["--data", "sample"])
+        {'data': 'sample'}
+    """
+    wanted: list[Any] = [dataclass_types] if isinstance(dataclass_types, type) else list(dataclass_types)
+    parser = _RecipeParser(wanted, description=description)
+    for action in parser._actions:
+        action.required = False
+    unset = object()
+    namespace = parser.parse_strictly(args, argparse.Namespace(**dict.fromkeys(parser._fields, unset)))
+    values = parser.convert_all(read_settings(namespace.config)) if namespace.config else {}
+    typed = {name: value for name, value in vars(namespace).items() if name in parser._fields and value is not unset}
+    return values | typed
+
+
 def _build(parser: _RecipeParser, args: Sequence[str] | None, config: str | None) -> tuple[Any, ...]:
     """Let the parser construct the dataclasses; what their own checks refuse is the user's to mend."""
     try:
@@ -106,9 +145,11 @@ class _RecipeParser(HfArgumentParser):
         message = re.sub(r"(--\w+)/--[\w/-]+", r"\1", one_line(message))
         self.exit(2, f"error: {message} (see --help)\n")
 
-    def parse_strictly(self, args: Sequence[str] | None) -> argparse.Namespace:
+    def parse_strictly(
+        self, args: Sequence[str] | None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
         """Parse the command line; anything left over is an error that names the nearest option."""
-        namespace, left = self.parse_known_args(args)
+        namespace, left = self.parse_known_args(args, namespace)
         if not left:
             return namespace
         name = left[0].split("=")[0]

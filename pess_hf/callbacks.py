@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from pess_hf.training_args import PessTrainingArguments
+
 if TYPE_CHECKING:
     import datasets
 
@@ -41,3 +43,18 @@ class EvaluateBeforePess(TrainerCallback):
     def _evaluate(self) -> None:
         if self.trainer.args.has_pess_terms:
             self.trainer.evaluate(self.rows, metric_key_prefix="before_pess")
+
+
+class SaveBeforePess(TrainerCallback):
+    """Saves a checkpoint at the step at which the PESS terms switch on, or would with weights above 0.
+
+    Up to there runs of one seed are the same whatever their PESS settings: others can go on from this checkpoint.
+    """
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Ask for the checkpoint."""
+        if isinstance(args, PessTrainingArguments) and state.global_step == args.pess_start_step(state.max_steps):
+            control.should_save = True
+        return control

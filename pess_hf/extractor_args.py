@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pess_hf.data import group_of, load_persona_dataset
+from pess_hf.data import load_persona_dataset
+from pess_hf.data.groups import row_groups
+from pess_hf.data.overlap import find_overlap, without_overlap
+from pess_hf.data_args import DataSourceArguments
 from pess_hf.errors import PessError
 from pess_hf.text import DEFAULT_SEPARATOR
 
 if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 _DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 
@@ -76,7 +82,7 @@ class ExtractorArguments:
 
 
 @dataclass
-class PersonaDataArguments:
+class PersonaDataArguments(DataSourceArguments):
     """Which dialogues to train and measure on.
 
     Example:
@@ -84,15 +90,17 @@ class PersonaDataArguments:
         512
     """
 
-    train_data: list[str] = field(metadata={"help": "Training sources: 'sample', files, folders or Hub ids."})
-    train_split: str | None = field(default=None, metadata={"help": "Split of the training sources that have splits."})
-    validation_data: list[str] | None = field(default=None, metadata={"help": "Sources evaluated during training."})
-    validation_split: str | None = field(default=None, metadata={"help": "Split of the validation sources."})
-    test_data: list[str] | None = field(default=None, metadata={"help": "Sources measured at the end."})
-    test_split: str | None = field(default=None, metadata={"help": "Split of the test sources."})
+    exclude_data: list[str] | None = field(
+        default=None,
+        metadata={"help": "Sources whose dialogues, speakers and personas are taken out of the training rows."},
+    )
+    exclude_split: str | None = field(default=None, metadata={"help": "Split of the excluded sources."})
     held_out_fraction: float = field(
         default=0.0,
         metadata={"help": "Share of the training rows set aside for measuring; no speaker is on both sides."},
+    )
+    held_out_seed: int | None = field(
+        default=None, metadata={"help": "Decides which rows are set aside; by default the training seed does."}
     )
     max_source_length: int = field(default=512, metadata={"help": "Source tokens; the oldest utterances go first."})
     max_target_length: int = field(default=128, metadata={"help": "Target tokens; the last sentences go first."})
@@ -100,6 +108,10 @@ class PersonaDataArguments:
     max_test_rows: int | None = field(default=None, metadata={"help": "Use only so many test rows."})
     evaluate_before_pess: bool = field(
         default=False, metadata={"help": "Also measure at the step at which the PESS terms switch on."}
+    )
+    save_before_pess: bool = field(
+        default=False,
+        metadata={"help": "Save a checkpoint at that step, from which runs with other PESS settings can go on."},
     )
 
     def __post_init__(self) -> None:
@@ -180,9 +192,11 @@ class PersonaSplits:
 def load_splits(args: PersonaDataArguments, seed: int = 42) -> PersonaSplits:
     """Read the rows; with `held_out_fraction` the test rows are groups of the training rows.
 
+    What training rows share with the rows that are measured is said in a warning; see `find_overlap`.
+
     Args:
         args: Which rows.
-        seed: Decides which groups are set aside.
+        seed: Decides which groups are set aside where `held_out_seed` does not.
 
     Example:
         >>> splits = load_splits(PersonaDataArguments(train_data=["sample"], held_out_fraction=0.1))
@@ -193,8 +207,40 @@ def load_splits(args: PersonaDataArguments, seed: int = 42) -> PersonaSplits:
     validation = load_persona_dataset(args.validation_data, args.validation_split) if args.validation_data else None
     test = load_persona_dataset(args.test_data, args.test_split) if args.test_data else None
     if args.held_out_fraction:
-        train, test = split_by_group(train, args.held_out_fraction, seed)
-    return PersonaSplits(_first(train, args.max_train_rows), validation, _first(test, args.max_test_rows))
+        of_split = seed if args.held_out_seed is None else args.held_out_seed
+        train, test = split_by_group(train, args.held_out_fraction, of_split)
+    if args.exclude_data:
+        train = _exclude(train, args.exclude_data, args.exclude_split)
+    splits = PersonaSplits(_first(train, args.max_train_rows), validation, _first(test, args.max_test_rows))
+    for name, rows in (("validation", splits.validation), ("test", splits.test)):
+        if rows is not None:
+            warn_of_overlap(rows, splits.train, name)
+    return splits
+
+
+def _exclude(train: datasets.Dataset, sources: list[str], split: str | None) -> datasets.Dataset:
+    kept = without_overlap(train, load_persona_dataset(sources, split))
+    logger.warning("exclude_data: %d of %d training rows are left out.", len(train) - len(kept), len(train))
+    if not len(kept):
+        raise PessError(f"exclude_data: expected to keep training rows, found all {len(train)} excluded. Name others.")
+    return kept
+
+
+def warn_of_overlap(rows: datasets.Dataset, train: datasets.Dataset, name: str) -> None:
+    """Say in one warning how many rows share a speaker, a dialogue or a persona with the training rows.
+
+    Args:
+        rows: The rows that are measured.
+        train: The training rows.
+        name: What the rows are called: "test", "validation".
+    """
+    found = find_overlap(rows, train)
+    if found.rows:
+        logger.warning(
+            "%s rows: of %d, %d share a dialogue or a speaker with training rows and %d a whole persona; scores on "
+            "them flatter. Name the %s sources in exclude_data to take such rows out of training.",
+            *(name, len(rows), len(found.groups), len(found.personas), name),
+        )
 
 
 def _first(rows: Any, number: int | None) -> Any:
@@ -207,7 +253,8 @@ def split_by_group(
     """Set aside about `fraction` of the rows so that no dialogue and no speaker is on both sides.
 
     Args:
-        rows: Persona rows; `group_of(dialogue_id)` tells what belongs together.
+        rows: Persona rows; `row_groups` tells what belongs together. Rows that share no more than a persona may part:
+            in Persona-Chat they would chain most dialogues to one group.
         fraction: Share of the groups set aside, in (0, 1).
         seed: Decides which.
 
@@ -225,7 +272,7 @@ def split_by_group(
     """
     import random
 
-    groups = [group_of(dialogue_id) for dialogue_id in rows["dialogue_id"]]
+    groups = row_groups(rows["dialogue_id"], rows["utterances"])
     names = sorted(set(groups))
     random.Random(seed).shuffle(names)
     aside = set(names[: round(fraction * len(names))])

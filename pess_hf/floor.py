@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+from pess_hf.text import split_sentences
+
 _FIRST_PERSON = re.compile(r"\b(i|me|my|mine|myself|we|us|our|ours)\b", re.IGNORECASE)
 
 
@@ -22,5 +23,4 @@ def first_person_sentences(utterances: Sequence[str]) -> list[str]:
         >>> first_person_sentences(["Nice! I have two dogs.", "Do you?"])
         ['I have two dogs.']
     """
-    sentences = [sentence for utterance in utterances for sentence in _SENTENCE_END.split(utterance)]
-    return [sentence.strip() for sentence in sentences if _FIRST_PERSON.search(sentence)]
+    return [sentence for sentence in split_sentences(utterances) if _FIRST_PERSON.search(sentence)]

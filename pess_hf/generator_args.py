@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pess_hf.data import load_support_dataset
 from pess_hf.data.support_examples import build_support_examples
+from pess_hf.data_args import DataSourceArguments
 from pess_hf.errors import PessError
 from pess_hf.inference import STOCK_PHRASES, PersonaFilter, infer_personas
 from pess_hf.similarity import DEFAULT_ENCODER
@@ -95,7 +96,7 @@ class PersonaSourceArguments:
 
 
 @dataclass
-class SupportDataArguments:
+class SupportDataArguments(DataSourceArguments):
     """Which conversations to train and measure on.
 
     Example:
@@ -103,12 +104,6 @@ class SupportDataArguments:
         512
     """
 
-    train_data: list[str] = field(metadata={"help": "Training sources: 'sample', files, folders or Hub ids."})
-    train_split: str | None = field(default=None, metadata={"help": "Split of the training sources that have splits."})
-    validation_data: list[str] | None = field(default=None, metadata={"help": "Sources evaluated during training."})
-    validation_split: str | None = field(default=None, metadata={"help": "Split of the validation sources."})
-    test_data: list[str] | None = field(default=None, metadata={"help": "Sources measured at the end."})
-    test_split: str | None = field(default=None, metadata={"help": "Split of the test sources."})
     max_train_dialogues: int | None = field(default=None, metadata={"help": "Use only so many training dialogues."})
     max_test_dialogues: int | None = field(default=None, metadata={"help": "Use only so many test dialogues."})
     max_test_replies: int | None = field(

@@ -1,9 +1,10 @@
-"""Plots (extra `metrics`): the similarity matrix of one dialogue as a heat map."""
+"""Plots (extra `metrics`): the similarity matrix of one dialogue as a heat map, scores with their intervals."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,56 @@ def plot_similarity(
         f"(threshold {threshold:g})",
         fontsize=10,
     )
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One line of `plot_intervals`.
+
+    Args:
+        name: Its label.
+        value: The score.
+        interval: Low and high, drawn thick, or None.
+        wide_interval: A second interval, drawn thin, or None.
+        points: Single values, such as one for each seed.
+    """
+
+    name: str
+    value: float
+    interval: Sequence[float] | None = None
+    wide_interval: Sequence[float] | None = None
+    points: Sequence[float] = ()
+
+
+def plot_intervals(path: str | Path, bars: Sequence[Bar], label: str, title: str = "") -> None:
+    """Draw scores one below the other with their intervals.
+
+    Args:
+        path: The picture to write; its extension decides the format.
+        bars: What to draw, the first on top.
+        label: What the axis shows.
+        title: Stands above.
+
+    Example:
+        >>> plot_intervals("f1.png", [Bar("full", 0.5, [0.4, 0.6], points=[0.45, 0.55])], "F1")  # doctest: +SKIP
+    """
+    matplotlib: Any = require_extra("matplotlib")
+    matplotlib.use("Agg")
+    plt: Any = require_extra("matplotlib.pyplot")
+    figure, axes = plt.subplots(figsize=(7, 0.5 * len(bars) + 1.4), layout="constrained")
+    for row, bar in enumerate(bars):
+        for interval, width in ((bar.wide_interval, 1), (bar.interval, 4)):
+            if interval is not None:
+                axes.hlines(row, *interval, color="tab:blue", lw=width, alpha=0.6)
+        axes.plot(bar.points, [row] * len(bar.points), "o", color="tab:orange", ms=4)
+        axes.plot([bar.value], [row], "|", color="black", ms=12)
+    axes.set_yticks(range(len(bars)), [_label(bar.name) for bar in bars], parse_math=False)
+    axes.set_ylim(len(bars) - 0.5, -0.5)
+    axes.set_xlabel(label, parse_math=False)
+    axes.set_title(title, fontsize=10, parse_math=False)
+    axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 #: Ordinary text and one token in the BART, T5 and BERT vocabularies, so no embedding is resized.
 DEFAULT_SEPARATOR = " | "
@@ -48,6 +51,17 @@ def split_pieces(text: str, separator: str = DEFAULT_SEPARATOR) -> list[str]:
     """
     mark = separator.strip() or separator
     return [" ".join(piece.split()) for piece in text.split(mark) if piece.strip()]
+
+
+def split_sentences(utterances: Iterable[str]) -> list[str]:
+    """The sentences of some utterances, split after full stops, question and exclamation marks.
+
+    Example:
+        >>> split_sentences(["Nice! I have two dogs.", "Do you?"])
+        ['Nice!', 'I have two dogs.', 'Do you?']
+    """
+    pieces = (piece.strip() for utterance in utterances for piece in _SENTENCE_END.split(utterance))
+    return [piece for piece in pieces if piece]
 
 
 def fold(sentence: str) -> str:

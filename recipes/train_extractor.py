@@ -84,7 +84,7 @@ def build_trainer(
     """Model, tokenizer, collator and trainer of this run."""
     from transformers import set_seed
 
-    from pess_hf.callbacks import EvaluateBeforePess
+    from pess_hf.callbacks import EvaluateBeforePess, SaveBeforePess
     from pess_hf.data.collator import PersonaCollator
     from pess_hf.trainer import PessTrainer
 
@@ -115,6 +115,8 @@ def build_trainer(
     )
     if data_args.evaluate_before_pess and splits.test is not None:
         trainer.add_callback(EvaluateBeforePess(trainer, splits.test))
+    if data_args.save_before_pess:
+        trainer.add_callback(SaveBeforePess())
     return trainer
 
 

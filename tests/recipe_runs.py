@@ -16,8 +16,8 @@ SIDES = ("your", "partner")
 
 
 def recipe(name):
-    """A recipe's module."""
-    spec = importlib.util.spec_from_file_location(f"recipe_{name}", RECIPES / f"{name}.py")
+    """A recipe's module; `experiments/<name>` is one in a folder."""
+    spec = importlib.util.spec_from_file_location(f"recipe_{name.replace('/', '_')}", RECIPES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)

@@ -1,8 +1,8 @@
 """Multi-Session Chat persona summaries: per turn the persona known so far; the last one of a speaker is taken.
 
 Ids are `msc/<session file>/<convai2_id>/<speaker>`. `convai2_id` and speaker name the person across the session files,
-so a split by person goes by `pess_hf.data.group_of`. The episodes of session 1 continue Persona-Chat dialogues:
-`valid_7` there is dialogue 7 of Persona-Chat's validation file.
+so a split by person goes by `pess_hf.data.group_of`. Session 1 is a Persona-Chat dialogue: `valid_7` there is dialogue
+7 of Persona-Chat's validation file, and of the same group.
 """
 
 from __future__ import annotations

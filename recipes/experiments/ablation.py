@@ -1,0 +1,38 @@
+"""Which term does what: the baseline, without completeness, without consistency, and both, over several seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pess_hf.cli import run_recipe
+from pess_hf.experiment import Variant, launcher, plan_runs, run_grid
+from pess_hf.experiment_args import ExperimentArguments, read_experiment
+from pess_hf.experiment_report import write_report
+
+TRAINING = Path(__file__).parents[1] / "train_extractor.py"
+OFF = 0.0
+VARIANTS = (
+    Variant("baseline", {"completeness_weight": OFF, "consistency_weight": OFF}),
+    Variant("no-completeness", {"completeness_weight": OFF}),
+    Variant("no-consistency", {"consistency_weight": OFF}),
+    Variant("full"),
+)
+
+
+@dataclass
+class AblationArguments(ExperimentArguments):
+    """Seeds and measuring; every other setting is one of train_extractor.py and passed on to it."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Train the four variants under every seed, then compare them with the baseline."""
+    experiment = read_experiment(AblationArguments, args, __doc__)
+    own = experiment.own
+    runs = plan_runs(VARIANTS, own.seeds, experiment.settings, experiment.folder)
+    run_grid(runs, launcher(TRAINING, own.jobs), own.jobs)
+    write_report(experiment.folder, "Ablation", runs, own.report_encoders, own.report_thresholds, own.resamples)
+
+
+if __name__ == "__main__":
+    run_recipe(main)

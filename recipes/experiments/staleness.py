@@ -1,0 +1,52 @@
+"""What stale rollouts cost: persona F1 against the micro-batches that training generates for at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pess_hf.cli import run_recipe
+from pess_hf.errors import PessError
+from pess_hf.experiment import Variant, launcher, plan_runs, run_grid
+from pess_hf.experiment_args import ExperimentArguments, read_experiment
+from pess_hf.experiment_report import write_report
+
+TRAINING = Path(__file__).parents[1] / "train_extractor.py"
+
+
+@dataclass
+class StalenessArguments(ExperimentArguments):
+    """The windows, seeds and measuring; every other setting is one of train_extractor.py and passed on to it.
+
+    Example:
+        >>> StalenessArguments().windows
+        [1, 4, 8, 16]
+    """
+
+    windows: list[int] = field(
+        default_factory=lambda: [1, 4, 8, 16],
+        metadata={"help": "Values of rollout_steps; the first, never stale at 1, is what the others compare with."},
+    )
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        super().__post_init__()
+        for window in self.windows:
+            if window < 1:
+                raise PessError(f"windows: expected 1 or more each, found {window}.")
+
+
+def main(args: list[str] | None = None) -> None:
+    """Train with every window under every seed, then compare the scores."""
+    experiment = read_experiment(StalenessArguments, args, __doc__)
+    own = experiment.own
+    if "rollout_steps" in experiment.settings:
+        print("rollout_steps is replaced by each of the windows")
+    variants = [Variant(f"rollout-steps-{window}", {"rollout_steps": window}) for window in own.windows]
+    runs = plan_runs(variants, own.seeds, experiment.settings, experiment.folder)
+    run_grid(runs, launcher(TRAINING, own.jobs), own.jobs)
+    write_report(experiment.folder, "Staleness", runs, own.report_encoders, own.report_thresholds, own.resamples)
+
+
+if __name__ == "__main__":
+    run_recipe(main)
