@@ -9,10 +9,7 @@ from typing import Any
 from peft import PeftModel
 
 from pess_hf.cli import write_json
-
-#: Beside adapter_config.json: the model's own settings, which an adapter's files do not hold. No config.json: with one
-#: transformers takes the folder for a whole model.
-MODEL_SETTINGS = "pess_adapter.json"
+from pess_hf.lora_args import MODEL_SETTINGS
 
 
 class AdapterModel(PeftModel):

@@ -24,7 +24,7 @@ WEIGHTS = (
     "model.safetensors.index.json",
     "adapter_model.safetensors",
 )
-_MODEL = ("config.json", "generation_config.json", "adapter_config.json", *WEIGHTS, *CODE_FILES)
+_MODEL = ("config.json", "generation_config.json", "adapter_config.json", "pess_adapter.json", *WEIGHTS, *CODE_FILES)
 _TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "chat_template.jinja",
@@ -88,7 +88,7 @@ def public_files(folder: str | Path, base_model: str | None = None) -> dict[str,
 
 
 def _public_content(path: Path, base_model: str | None) -> Content:
-    if path.name not in ("adapter_config.json", "config.json", "tokenizer_config.json"):
+    if path.name not in ("adapter_config.json", "pess_adapter.json", "config.json", "tokenizer_config.json"):
         return path
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from transformers.utils import logging
 
 from pess_hf.errors import PessError
-from pess_hf.lora_args import LoraArguments
+from pess_hf.lora_args import BASE_FOLDER, LoraArguments
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -36,8 +37,8 @@ def add_lora(model: Any, args: LoraArguments, base_model: str | None = None) -> 
     """Freeze a model and put trainable adapters into it (LoRA, arXiv 2106.09685).
 
     What has to train and is not low-rank comes along and is saved with the adapter: a generator's fusion, its learned
-    guidance strengths and the embedding rows of its strategy tokens. Layers of a frozen encoder get no adapter. Nothing
-    is resized.
+    guidance strengths and the embedding rows of its strategy tokens. Layers of a frozen encoder get no adapter.
+    Nothing is resized.
 
     Args:
         model: An extractor or a generator; it is changed in place.
@@ -73,6 +74,50 @@ def add_lora(model: Any, args: LoraArguments, base_model: str | None = None) -> 
     return adapted
 
 
+def adapt_for_run(
+    model: Any, tokenizer: Any, args: LoraArguments, training_args: Any, base_model: str | None = None
+) -> Any:
+    """What a recipe trains: the model itself, or with `use_lora` adapters in it.
+
+    A model that no name identifies (built from sizes, or warm-started) is saved in the run's `base` folder first:
+    without it nobody could open the adapter.
+
+    Args:
+        model: An extractor or a generator.
+        tokenizer: Saved with the base model.
+        args: Whether and how.
+        training_args: `output_dir` and `process_index` are read.
+        base_model: Hub id or folder that `model` was loaded from; None if its weights are in no checkpoint.
+
+    Raises:
+        PessError: As `add_lora`.
+
+    Example:
+        >>> adapt_for_run(model, tokenizer, LoraArguments(), training_args) is model  # doctest: +SKIP
+        True
+    """
+    if not args.use_lora:
+        return model
+    is_main = training_args.process_index == 0
+    if base_model is None:
+        folder = Path(training_args.output_dir) / BASE_FOLDER
+        if is_main and not folder.exists():  # a resumed run's is there
+            _save_whole(model, tokenizer, folder)
+        base_model = str(folder)
+    adapted = add_lora(model, args, base_model)
+    if is_main:
+        print(describe(adapted))
+    return adapted
+
+
+def _save_whole(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Save so that the folder is there only once it is complete."""
+    growing = folder.with_name(folder.name + ".partial")
+    model.save_pretrained(growing)
+    tokenizer.save_pretrained(growing)
+    growing.replace(folder)
+
+
 def lora_config(model: Any, args: LoraArguments) -> LoraConfig:
     """PEFT's config for a model.
 
@@ -86,13 +131,15 @@ def lora_config(model: Any, args: LoraArguments) -> LoraConfig:
     from peft import LoraConfig
 
     is_generator = model.config.model_type == "pess-generator"
+    targets, excluded = target_modules(model, args.lora_target_modules), _excluded(model)
+    reaches = any(re.fullmatch(excluded, name) and _ends_with(name, targets) for name, _ in model.named_modules())
     # The task type is for whoever opens the adapter with peft alone; a generator's forward is no plain model's.
     return LoraConfig(
         r=args.lora_rank,
         lora_alpha=args.lora_alpha,  # type: ignore[arg-type]  # peft scales with any number
         lora_dropout=args.lora_dropout,
-        target_modules=target_modules(model, args.lora_target_modules),
-        exclude_modules=_excluded(model),
+        target_modules=targets,
+        exclude_modules=excluded if reaches else None,  # peft warns of a pattern that excludes nothing
         modules_to_save=[name for name, _ in model.named_children() if name in _GENERATOR_MODULES] or None,
         trainable_token_indices=_strategy_rows(model) if is_generator else None,
         task_type=None if is_generator else "SEQ_2_SEQ_LM",
@@ -125,7 +172,7 @@ def target_modules(model: Any, names: list[str] | None = None) -> list[str]:
     if not chosen:
         raise PessError(f"lora_target_modules: expected names for a {backbone}, found none. Candidates: {candidates}.")
     for name in chosen:
-        if not any(layer == name or layer.endswith(f".{name}") for layer in layers):
+        if not any(_ends_with(layer, [name]) for layer in layers):
             where = " outside its frozen encoder" if _has_frozen_encoder(model) else ""
             raise PessError(
                 f"lora_target_modules: expected linear layers of the {backbone}{where}, found {name!r}, which matches "
@@ -188,7 +235,7 @@ def describe(adapted: PeftModel) -> str:
     whole = [*(config.modules_to_save or []), *(["strategy tokens"] if config.trainable_token_indices else [])]
     also = f" and, whole, {', '.join(whole)}" if whole else ""
     encoder = (
-        "the encoder gets no adapter, because it is frozen; " if config.exclude_modules == _FROZEN_ENCODER else ""
+        "the encoder gets no adapter, because it is frozen; " if _has_frozen_encoder(adapted.get_base_model()) else ""
     )
     return (
         f"LoRA: {trained:,} of {total:,} parameters train ({trained / total:.2%}): {adapters}{also}. Frozen: {encoder}"
@@ -210,6 +257,11 @@ def _refuse_adapted(model: Any) -> None:
             "add_lora: expected a model without adapters, found one that has some. Merge them first (merge_adapter), "
             "or train the PEFT model as it is."
         )
+
+
+def _ends_with(layer: str, names: list[str]) -> bool:
+    """Whether PEFT takes one of the names for this layer."""
+    return any(layer == name or layer.endswith(f".{name}") for name in names)
 
 
 def _has_frozen_encoder(model: Any) -> bool:

@@ -14,6 +14,11 @@ from typing import Any
 from pess_hf.errors import PessError
 
 ADAPTER_CONFIG = "adapter_config.json"
+#: Beside it: the model's own settings, which an adapter's files do not hold. No config.json: with one transformers
+#: takes the folder for a whole model.
+MODEL_SETTINGS = "pess_adapter.json"
+#: Folder inside a run for a base model that is no checkpoint of its own.
+BASE_FOLDER = "base"
 
 
 @dataclass

@@ -126,7 +126,8 @@ class PessGenerator(PreTrainedModel, GuidedGenerationMixin):
         # Replaced only now: post_init would draw new weights for rows that were resized by hand.
         model.backbone = trained
         model._share_config()
-        model.to(dtype=trained.dtype, device=trained.device)
+        for own in filter(None, (model.fusion, model.guidance)):  # quantized weights must not be moved
+            own.to(dtype=trained.dtype, device=trained.device)
         if tokenizer is not None and len(tokenizer) > config.vocab_size:
             logger.warning("The embedding grows from %d to %d rows.", config.vocab_size, len(tokenizer))
             model.resize_token_embeddings(len(tokenizer))

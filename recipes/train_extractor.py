@@ -16,25 +16,30 @@ from pess_hf.extractor_args import (
     load_splits,
     load_tokenizer,
 )
+from pess_hf.lora_args import LoraArguments, check_resumable
 from pess_hf.run_checkpoints import find_checkpoint
 from pess_hf.similarity import PersonaMatcher
 from pess_hf.training_args import PessTrainingArguments
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from pess_hf.trainer import PessTrainer
 
 
 def main(args: list[str] | None = None) -> None:
     """Read the settings, train, measure, save."""
-    parsed = parse_recipe_args([ExtractorArguments, PersonaDataArguments, PessTrainingArguments], args, __doc__)
-    model_args, data_args, training_args = parsed
+    kinds = [ExtractorArguments, PersonaDataArguments, LoraArguments, PessTrainingArguments]
+    parsed = parse_recipe_args(kinds, args, __doc__)
+    model_args, data_args, lora_args, training_args = parsed
     folder = prepare_output_dir(training_args.output_dir)
     checkpoint = find_checkpoint(training_args)
+    check_resumable(checkpoint, lora_args)
 
     # Settings and data come first: a mistake shows before anything slow starts.
     check_evaluation(data_args, training_args)
     splits = load_splits(data_args, training_args.seed)
-    trainer = build_trainer(model_args, data_args, training_args, splits)
+    trainer = build_trainer(model_args, data_args, lora_args, training_args, splits)
 
     # Train
     result = trainer.train(resume_from_checkpoint=checkpoint)
@@ -76,6 +81,7 @@ def check_evaluation(data_args: PersonaDataArguments, training_args: PessTrainin
 def build_trainer(
     model_args: ExtractorArguments,
     data_args: PersonaDataArguments,
+    lora_args: LoraArguments,
     training_args: PessTrainingArguments,
     splits: PersonaSplits,
 ) -> PessTrainer:
@@ -88,7 +94,7 @@ def build_trainer(
 
     set_seed(training_args.seed)
     tokenizer = load_tokenizer(model_args)
-    model = load_extractor(model_args, data_args.max_target_length, training_args.generation_num_beams)
+    model = load_model(model_args, data_args, lora_args, training_args, tokenizer)
     collator = PersonaCollator(
         tokenizer,
         model_args.utterance_separator,
@@ -113,6 +119,23 @@ def build_trainer(
     if data_args.evaluate_before_pess and splits.test is not None:
         trainer.add_callback(EvaluateBeforePess(trainer, splits.test))
     return trainer
+
+
+def load_model(
+    model_args: ExtractorArguments,
+    data_args: PersonaDataArguments,
+    lora_args: LoraArguments,
+    training_args: PessTrainingArguments,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Any:
+    """The extractor, with adapters if asked for."""
+    from pess_hf.lora import adapt_for_run
+
+    beams = training_args.generation_num_beams
+    model = load_extractor(model_args, data_args.max_target_length, beams, **lora_args.loading_kwargs())
+    is_warm_started = model_args.decoder_layers is not None
+    base_model = None if is_warm_started else model_args.model_name_or_path
+    return adapt_for_run(model, tokenizer, lora_args, training_args, base_model)
 
 
 def before_pess_metrics(trainer: PessTrainer) -> dict[str, float]:
