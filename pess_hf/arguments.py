@@ -32,8 +32,9 @@ def parse_recipe_args(
 ) -> tuple[Any, ...]:
     """Fill dataclasses from ``--config FILE.yaml`` and from the command line, which wins.
 
-    A top-level ``base: other.yaml`` in the file, relative to it and one level deep, is read first; the file's own keys
-    replace the base's, a mapping as a whole. Every other key must be a field of one of the dataclasses.
+    A top-level ``base: other.yaml`` in the file, relative to it, is read first, and that file's base before it; a
+    file's own keys replace the base's, a mapping as a whole. Every other key must be a field of one of the
+    dataclasses.
 
     Args:
         dataclass_types: Dataclasses whose fields are the known keys; no name may occur in two of them.

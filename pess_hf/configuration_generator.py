@@ -81,6 +81,7 @@ class PessGeneratorConfig(PretrainedConfig):
     eos_token_id = _of_backbone("eos_token_id")
     decoder_start_token_id = _of_backbone("decoder_start_token_id")
     use_cache = _of_backbone("use_cache")
+    tie_word_embeddings = _of_backbone("tie_word_embeddings")
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Build the backbone's configuration, then check every value."""
@@ -108,6 +109,10 @@ class PessGeneratorConfig(PretrainedConfig):
         ids = self.strategy_token_ids
         if ids is not None and (len(ids) != len(names) or len(set(ids)) != len(ids)):
             raise ValueError(f"strategy_token_ids: expected {len(names)} distinct ids, one a strategy, found {ids}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As upstream, and whether the backbone's embeddings are tied: PEFT reads it here."""
+        return {**super().to_dict(), "tie_word_embeddings": self.tie_word_embeddings}
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PretrainedConfig:
         """Return the backbone's text configuration: caches and vocabulary sizes are read from it."""

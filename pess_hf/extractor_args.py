@@ -134,7 +134,7 @@ def load_tokenizer(args: ExtractorArguments) -> PreTrainedTokenizerBase:
     return open_tokenizer(resolve_encoder(args.model_name_or_path), revision=args.model_revision or "main")
 
 
-def load_extractor(args: ExtractorArguments, max_new_tokens: int, num_beams: int | None = None) -> Any:
+def load_extractor(args: ExtractorArguments, max_new_tokens: int, num_beams: int | None = None, **loading: Any) -> Any:
     """Open or warm-start the extractor.
 
     What it decodes with later is set here: the checkpoint's own settings (a summariser's minimum length, say) would
@@ -144,6 +144,7 @@ def load_extractor(args: ExtractorArguments, max_new_tokens: int, num_beams: int
         args: Which checkpoint and how.
         max_new_tokens: Tokens written at most.
         num_beams: Beams; None for greedy decoding.
+        **loading: Further arguments of `from_pretrained`, such as `quantization_config`.
 
     Returns:
         The model, its encoder and its decoder's embeddings frozen if asked for.
@@ -156,8 +157,13 @@ def load_extractor(args: ExtractorArguments, max_new_tokens: int, num_beams: int
     from pess_hf.modeling_extractor import AutoPessExtractor, PessEncoderDecoderExtractor
     from pess_hf.rollout import greedy_config
 
-    kwargs: dict[str, Any] = {"dtype": args.dtype, "revision": args.model_revision or "main"}
+    kwargs: dict[str, Any] = {"dtype": args.dtype, "revision": args.model_revision or "main", **loading}
     model: Any
+    if args.decoder_layers is not None and loading:
+        raise PessError(
+            f"decoder_layers: expected none with {', '.join(loading)}, found {args.decoder_layers}. A decoder cannot "
+            "be warm-started from quantized weights; load in full."
+        )
     if args.decoder_layers is not None:
         model = PessEncoderDecoderExtractor.from_backbone(
             args.model_name_or_path, args.decoder_layers, args.encoder_layers, **kwargs

@@ -195,12 +195,15 @@ def load_examples(
     return build_support_examples(with_personas(load_support_rows(data, split, max_dialogues), persona_args))
 
 
-def load_generator(args: GeneratorArguments, examples: datasets.Dataset) -> tuple[Any, PreTrainedTokenizerBase]:
+def load_generator(
+    args: GeneratorArguments, examples: datasets.Dataset, **loading: Any
+) -> tuple[Any, PreTrainedTokenizerBase]:
     """Open, warm-start or build the generator.
 
     Args:
         args: Which checkpoint, or how large a model.
         examples: Training examples; a tokenizer is trained on their texts where the model is built.
+        **loading: Further arguments of `from_pretrained`, such as `quantization_config`.
 
     Returns:
         The model and its tokenizer, strategy tokens included.
@@ -218,26 +221,42 @@ def load_generator(args: GeneratorArguments, examples: datasets.Dataset) -> tupl
     """
     try:
         if args.backbone_config is not None:
+            if loading:
+                raise ValueError(
+                    f"{', '.join(loading)} needs model_name_or_path; backbone_config has no weights to load."
+                )
             return _build(args.backbone_config, args, examples)
-        return _open(args)
+        return _open(args, loading)
+    except PessError:
+        raise
     except (ValueError, TypeError) as error:
         raise PessError(f"generator: {' '.join(str(error).split())}") from error
 
 
-def _open(args: GeneratorArguments) -> tuple[Any, PreTrainedTokenizerBase]:
-    from transformers import AutoConfig, AutoTokenizer
+def _open(args: GeneratorArguments, loading: dict[str, Any]) -> tuple[Any, PreTrainedTokenizerBase]:
+    from transformers import AutoTokenizer
 
+    from pess_hf.adapter import is_adapter
     from pess_hf.modeling_generator import PessGenerator
+    from pess_hf.open_generator import open_generator
     from pess_hf.strategies import add_strategy_tokens
 
     name: Any = args.model_name_or_path
     source: dict[str, Any] = {"revision": args.model_revision or "main"}
     tokenizer = AutoTokenizer.from_pretrained(name, **source)
-    if AutoConfig.from_pretrained(name, **source).model_type == PessGenerator.config_class.model_type:
-        return PessGenerator.from_pretrained(name, dtype=args.dtype, **source), tokenizer
+    settings = {"dtype": args.dtype, **source, **loading}
+    is_generator = is_adapter(name, **source) or _model_type(name, source) == PessGenerator.config_class.model_type
+    if is_generator:
+        return open_generator(name, **settings), tokenizer
     add_strategy_tokens(tokenizer)
-    settings = {"learn_guidance": args.learn_guidance, "dtype": args.dtype, **source}
+    settings["learn_guidance"] = args.learn_guidance
     return PessGenerator.from_backbone(name, tokenizer=tokenizer, **settings), tokenizer
+
+
+def _model_type(name: str, source: dict[str, Any]) -> str:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(name, **source).model_type
 
 
 def _build(

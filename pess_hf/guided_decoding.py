@@ -74,6 +74,26 @@ def guidance_strengths(
     return torch.cat([first, response], dim=1)
 
 
+class GuidanceStrengths(nn.Module):
+    """The strategies' guidance strengths as weights; a module, so that PEFT can train and save it whole.
+
+    Args:
+        strengths: S numbers to start from.
+
+    Example:
+        >>> GuidanceStrengths([0.0, 0.75])().shape
+        torch.Size([2])
+    """
+
+    def __init__(self, strengths: Sequence[float]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(strengths))  # (S,)
+
+    def forward(self) -> Tensor:
+        """The strengths, (S,)."""
+        return self.weight
+
+
 def combine_streams(states: Tensor, strengths: Tensor) -> Tensor:
     """Combine the two streams as ``(1 + a) * with - a * without``.
 
@@ -164,7 +184,7 @@ class GuidedGenerationMixin(GenerationMixin):
     """
 
     config: PessGeneratorConfig
-    guidance: nn.Parameter | None
+    guidance: GuidanceStrengths | None
     encode: Any
 
     @torch.no_grad()
@@ -260,7 +280,7 @@ class GuidedGenerationMixin(GenerationMixin):
         """Guidance strength of every position of a decoder input that begins with the start token, (B, T)."""
         device = decoder_input_ids.device
         constants = torch.tensor(self.config.guidance_strengths, device=device)
-        strengths = constants if self.guidance is None else self.guidance  # (S,)
+        strengths = constants if self.guidance is None else self.guidance()  # (S,)
         ids = torch.tensor(self.strategy_token_ids, device=device)  # (S,)
         return guidance_strengths(decoder_input_ids, ids, strengths, self.config.strategy_guidance)
 

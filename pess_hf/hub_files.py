@@ -23,7 +23,7 @@ Content = Path | bytes
 
 SINGLE, INDEX, ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"
 WEIGHTS = (SINGLE, "model-*-of-*.safetensors", INDEX, ADAPTER)
-_MODEL = ("config.json", "generation_config.json", "adapter_config.json", *WEIGHTS, *CODE_FILES)
+_MODEL = ("config.json", "generation_config.json", "adapter_config.json", "pess_adapter.json", *WEIGHTS, *CODE_FILES)
 _TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "chat_template.jinja",
@@ -163,7 +163,7 @@ def _public_content(path: Path, base_model: str | None) -> Content:
     if path.suffix != ".json" or path.name == INDEX:
         return path
     found = read_object(path, cure="Save the model and the tokenizer again.")
-    if path.name not in ("adapter_config.json", "config.json", "tokenizer_config.json"):
+    if path.name not in ("adapter_config.json", "pess_adapter.json", "config.json", "tokenizer_config.json"):
         return path
     changed = _without_places(found, path.parent)
     if path.name == "adapter_config.json":

@@ -36,8 +36,8 @@ _NOT_RESULTS = ("runtime", "samples_per_second", "steps_per_second", "model_prep
 _HYPER_PARAMETERS = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm",
     "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps", "pess_start",
-    "rollout_steps", "rollout_max_new_tokens", "label_smoothing_factor", "bf16", "fp16", "lora_r", "lora_alpha",
-    "lora_dropout", "seed",
+    "rollout_steps", "rollout_max_new_tokens", "label_smoothing_factor", "bf16", "fp16", "lora_rank", "lora_alpha",
+    "lora_dropout", "lora_target_modules", "seed",
 )  # fmt: skip
 
 
@@ -340,7 +340,7 @@ def _context(
         "extractor": _public_name(arguments.get("extractor"), run.path),
         "train_data": _public_data(run),
         "train_data_license": given.train_data_license,
-        "hyper_parameters": {name: arguments[name] for name in _HYPER_PARAMETERS if arguments.get(name) is not None},
+        "hyper_parameters": _hyper_parameters(arguments),
         "rows": rows,
         "compared": any(row.before is not None for row in rows),
         "split": _split(run)[1],
@@ -349,6 +349,12 @@ def _context(
         "run": run.run,
         "state": run.state,
     }
+
+
+def _hyper_parameters(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those that the run had; LoRA's only where it trained adapters."""
+    names = [name for name in _HYPER_PARAMETERS if arguments.get("use_lora") or not name.startswith("lora_")]
+    return {name: arguments[name] for name in names if arguments.get(name) is not None}
 
 
 def _evaluation_command(run: RunFolder, kind: str, given: CardOverrides) -> str:

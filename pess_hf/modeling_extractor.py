@@ -14,6 +14,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from pess_hf.adapter import is_adapter, open_adapter
 from pess_hf.checkpoint import readable_weights
 from pess_hf.errors import PessError
 from pess_hf.extraction_mixin import PersonaExtractionMixin, SharedEncoderOutput
@@ -175,13 +176,16 @@ class AutoPessExtractor:
         """Load by Hub id or folder.
 
         Args:
-            name_or_path: Hub id or folder of a BART, T5 or encoder-decoder checkpoint.
+            name_or_path: Hub id or folder of a BART, T5 or encoder-decoder checkpoint, or of a LoRA adapter for one,
+                which is merged into its base model.
             **kwargs: As `PreTrainedModel.from_pretrained`.
 
         Raises:
             PessError: If the checkpoint's type has no extractor class.
         """
         hub_kwargs = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "subfolder") if key in kwargs}
+        if "config" not in kwargs and is_adapter(name_or_path, **hub_kwargs):
+            return open_adapter(name_or_path, _open_base, **kwargs)
         config = kwargs.pop("config", None) or _read_config(name_or_path, hub_kwargs)
         model_class = AutoPessExtractor.class_for(config, name_or_path)
         with readable_weights(name_or_path):
@@ -212,6 +216,15 @@ def _read_config(name_or_path: str, hub_kwargs: Any) -> PreTrainedConfig:
             f"{name_or_path}: expected a model of type {', '.join(sorted(_EXTRACTORS))}, its config.json is of none "
             f"that can be read ({reason}). Check the name or the folder."
         ) from error
+
+
+def _open_base(name_or_path: str, config: dict[str, Any], **kwargs: Any) -> Any:
+    """The model that an adapter belongs to, with the separators that it was trained with."""
+    model = AutoPessExtractor.from_pretrained(name_or_path, **kwargs)
+    names = {"utterance": "utterance_separator", "persona": "persona_separator"}
+    return model.set_separators(
+        **{side: config.get(name, getattr(model.config, name)) for side, name in names.items()}
+    )
 
 
 def _default_separators(config: PreTrainedConfig) -> None:

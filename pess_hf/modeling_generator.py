@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,13 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
 from .configuration_generator import PessGeneratorConfig
-from .guided_decoding import GuidedGenerationMixin, PersonaEncoderOutput, double_rows, merge_streams
+from .guided_decoding import (
+    GuidanceStrengths,
+    GuidedGenerationMixin,
+    PersonaEncoderOutput,
+    double_rows,
+    merge_streams,
+)
 from .persona_fusion import PersonaFusion
 
 logger = logging.getLogger(__name__)
@@ -55,6 +61,8 @@ class PessGenerator(PreTrainedModel, GuidedGenerationMixin):
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
+    # Nothing of its own is tied; a mapping, not None, makes PEFT look for the backbone's ties.
+    _tied_weights_keys: ClassVar[dict[str, str]] = {}
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -66,8 +74,7 @@ class PessGenerator(PreTrainedModel, GuidedGenerationMixin):
             raise ValueError(f"backbone: expected BlenderbotSmall or BART, found {config.backbone.model_type}.")
         self._share_config()
         self.fusion = PersonaFusion(config.hidden_size)
-        strengths = torch.tensor(config.guidance_strengths)
-        self.guidance = nn.Parameter(strengths) if config.learn_guidance else None
+        self.guidance = GuidanceStrengths(config.guidance_strengths) if config.learn_guidance else None
         self.post_init()
 
     def _share_config(self) -> None:
@@ -79,8 +86,8 @@ class PessGenerator(PreTrainedModel, GuidedGenerationMixin):
         super()._init_weights(module)
         if isinstance(module, PersonaFusion):
             init.zeros_(module.mix_logits)
-        elif module is self and self.guidance is not None:
-            init.copy_(self.guidance, torch.tensor(self.config.guidance_strengths))
+        elif isinstance(module, GuidanceStrengths):
+            init.copy_(module.weight, torch.tensor(self.config.guidance_strengths))
 
     @classmethod
     def from_backbone(
@@ -104,7 +111,7 @@ class PessGenerator(PreTrainedModel, GuidedGenerationMixin):
 
         Example:
             >>> model = PessGenerator.from_backbone(folder, learn_guidance=True)
-            >>> model.guidance.shape
+            >>> model.guidance().shape
             torch.Size([8])
         """
         settings = {name: kwargs.pop(name) for name in list(kwargs) if name in PessGeneratorConfig.__annotations__}
@@ -119,7 +126,8 @@ class PessGenerator(PreTrainedModel, GuidedGenerationMixin):
         # Replaced only now: post_init would draw new weights for rows that were resized by hand.
         model.backbone = trained
         model._share_config()
-        model.to(dtype=trained.dtype, device=trained.device)
+        for own in filter(None, (model.fusion, model.guidance)):  # quantized weights must not be moved
+            own.to(dtype=trained.dtype, device=trained.device)
         if tokenizer is not None and len(tokenizer) > config.vocab_size:
             logger.warning("The embedding grows from %d to %d rows.", config.vocab_size, len(tokenizer))
             model.resize_token_embeddings(len(tokenizer))

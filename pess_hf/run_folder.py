@@ -22,7 +22,7 @@ class RunFolder:
 
     Attributes:
         path: The folder.
-        config: ``config.json``; empty for an adapter that was saved without one.
+        config: ``config.json``, or what ``pess_adapter.json`` says; empty for an adapter that peft alone saved.
         adapter: ``adapter_config.json``; empty unless an adapter was trained.
         metrics: ``metrics.json``, the measured numbers only.
         run: ``run.json``, what the recipe wrote about itself.
@@ -78,9 +78,11 @@ def read_run_folder(path: str | Path) -> RunFolder:
         raise PessError(f"{path}: expected the output folder of a finished run, found {found}. Check the path.")
     _refuse_checkpoint(path)
     adapter = read_object(path / "adapter_config.json", needed=False)
+    settings = read_object(path / "pess_adapter.json", needed=False)
+    config = read_object(path / "config.json", needed=not adapter) or settings.get("config", {})
     return RunFolder(
         path=path,
-        config=read_object(path / "config.json", needed=not adapter),
+        config=config,
         adapter=adapter,
         metrics=_numbers(path / "metrics.json"),
         run=_record(path / "run.json"),

@@ -79,7 +79,7 @@ def found(node: yaml.Node) -> str:
 
 
 def read_settings(path: str | Path) -> dict[str, Setting]:
-    """Read the keys of a YAML file, laid over those of its ``base:`` file if it names one.
+    """Read the keys of a YAML file, laid over those of its ``base:`` file if it names one, and so on.
 
     Args:
         path: The YAML file, a mapping at its top level.
@@ -88,23 +88,31 @@ def read_settings(path: str | Path) -> dict[str, Setting]:
         Each key with its value and the place it came from; ``base`` itself is left out.
 
     Raises:
-        PessError: If a file is missing, empty, not a mapping or not YAML, has a key twice, or bases are nested.
+        PessError: If a file is missing, empty, not a mapping or not YAML, has a key twice, or is its own base.
 
     Example:
         >>> _ = Path("run.yaml").write_text("learning_rate: 1e-5")
         >>> read_settings("run.yaml")["learning_rate"].value
         1e-05
     """
-    own = _read_one(Path(path))
-    base = own.pop("base", None)
-    if base is None:
-        return own
-    if not isinstance(base.value, str) or not base.value:
-        raise PessError(f"{base.place}: 'base' expected a file name, found {found(base.node)}")
-    under = _read_one(Path(path).parent / base.value)
-    if "base" in under:
-        raise PessError(f"{under['base'].place}: a base may not have a base; write the keys out")
-    return {**under, **own}
+    settings: dict[str, Setting] = {}
+    place, seen = Path(path), {Path(path).resolve()}
+    while True:
+        own = _read_one(place)
+        base = own.pop("base", None)
+        settings = {**own, **settings}
+        if base is None:
+            return settings
+        if not isinstance(base.value, str) or not base.value:
+            raise PessError(f"{base.place}: 'base' expected a file name, found {found(base.node)}")
+        place = place.parent / base.value  # relative to the file that names it
+        if not place.is_file():
+            raise PessError(f"{base.place}: 'base' expected a settings file, found none at {place}")
+        if place.resolve() in seen:
+            raise PessError(
+                f"{base.place}: 'base' expected another file, found {base.value}, which has this one as its base"
+            )
+        seen.add(place.resolve())
 
 
 def _read_one(path: Path) -> dict[str, Setting]:

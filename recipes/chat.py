@@ -77,11 +77,14 @@ def read_messages(path: str) -> Any:
 
 def open_pipeline(args: ChatArguments) -> Any:
     """The models behind the conversation."""
-    from transformers import pipeline, set_seed
+    from transformers import AutoTokenizer, pipeline, set_seed
+
+    from pess_hf.open_generator import open_generator
 
     set_seed(args.seed)
     make: Any = pipeline  # its overloads know the tasks of transformers alone
-    return make("emotional-support", model=args.model, extractor=args.extractor)
+    model, tokenizer = open_generator(args.model), AutoTokenizer.from_pretrained(args.model)
+    return make("emotional-support", model=model, tokenizer=tokenizer, extractor=args.extractor)
 
 
 def talk(chat: Any, generation: dict[str, Any]) -> None:

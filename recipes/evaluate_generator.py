@@ -68,14 +68,11 @@ def main(args: list[str] | None = None) -> None:
 
 def open_generator(name: str) -> tuple[Any, Any]:
     """Model and tokenizer; a model of another kind is the user's to mend."""
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    from pess_hf.modeling_generator import PessGenerator
+    from pess_hf.open_generator import open_generator as open_model
 
-    kind = AutoConfig.from_pretrained(name).model_type
-    if kind != PessGenerator.config_class.model_type:
-        raise PessError(f"{name}: expected a PESS generator, found a model of type {kind!r}. Check --model.")
-    return PessGenerator.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+    return open_model(name), AutoTokenizer.from_pretrained(name)
 
 
 if __name__ == "__main__":

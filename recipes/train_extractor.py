@@ -16,6 +16,7 @@ from pess_hf.extractor_args import (
     load_splits,
     load_tokenizer,
 )
+from pess_hf.lora_args import LoraArguments, check_resumable
 from pess_hf.run_checkpoints import find_checkpoint
 from pess_hf.similarity import PersonaMatcher
 from pess_hf.training_args import PessTrainingArguments
@@ -28,15 +29,17 @@ if TYPE_CHECKING:
 
 def main(args: list[str] | None = None) -> None:
     """Read the settings, train, measure, save."""
-    parsed = parse_recipe_args([ExtractorArguments, PersonaDataArguments, PessTrainingArguments], args, __doc__)
-    model_args, data_args, training_args = parsed
+    kinds = [ExtractorArguments, PersonaDataArguments, LoraArguments, PessTrainingArguments]
+    parsed = parse_recipe_args(kinds, args, __doc__)
+    model_args, data_args, lora_args, training_args = parsed
     folder = prepare_output_dir(training_args.output_dir)
     checkpoint = find_checkpoint(training_args)
+    check_resumable(checkpoint, lora_args)
 
     # Settings and data come first: a mistake shows before anything slow starts.
     check_evaluation(data_args, training_args)
     splits = load_splits(data_args, training_args.seed)
-    trainer = build_trainer(model_args, data_args, training_args, splits)
+    trainer = build_trainer(model_args, data_args, lora_args, training_args, splits)
 
     # Train
     result = trainer.train(resume_from_checkpoint=checkpoint)
@@ -78,6 +81,7 @@ def check_evaluation(data_args: PersonaDataArguments, training_args: PessTrainin
 def build_trainer(
     model_args: ExtractorArguments,
     data_args: PersonaDataArguments,
+    lora_args: LoraArguments,
     training_args: PessTrainingArguments,
     splits: PersonaSplits,
 ) -> PessTrainer:
@@ -89,7 +93,7 @@ def build_trainer(
     from pess_hf.trainer import PessTrainer
 
     set_seed(training_args.seed)
-    model, tokenizer = load_model(model_args, data_args, training_args, splits)
+    model, tokenizer = load_model(model_args, data_args, lora_args, training_args, splits)
     collator = PersonaCollator(
         tokenizer,
         model_args.utterance_separator,
@@ -123,18 +127,23 @@ def build_trainer(
 def load_model(
     model_args: ExtractorArguments,
     data_args: PersonaDataArguments,
+    lora_args: LoraArguments,
     training_args: PessTrainingArguments,
     splits: PersonaSplits,
 ) -> tuple[Any, Any]:
-    """Extractor and tokenizer to start from, with a trimmed vocabulary if asked for."""
+    """Extractor and tokenizer to start from, with a trimmed vocabulary and with adapters if asked for."""
+    from pess_hf.lora import adapt_for_run
     from pess_hf.vocabulary import trim_vocabulary
 
     tokenizer = load_tokenizer(model_args)
-    model = load_extractor(model_args, data_args.max_target_length, training_args.generation_num_beams)
+    beams = training_args.generation_num_beams
+    model = load_extractor(model_args, data_args.max_target_length, beams, **lora_args.loading_kwargs())
     if model_args.vocabulary_size is not None:
         texts = (text for row in splits.train for text in [*row["utterances"], *row["persona"]])
         tokenizer = trim_vocabulary(model, tokenizer, texts, model_args.vocabulary_size)
-    return model, tokenizer
+    is_warm_started = model_args.decoder_layers is not None
+    base_model = None if is_warm_started else model_args.model_name_or_path
+    return adapt_for_run(model, tokenizer, lora_args, training_args, base_model), tokenizer
 
 
 def with_lengths(rows: datasets.Dataset) -> datasets.Dataset:

@@ -18,6 +18,7 @@ from pess_hf.generator_args import (
     load_generator,
     make_collator,
 )
+from pess_hf.lora_args import LoraArguments, check_resumable
 from pess_hf.run_checkpoints import find_checkpoint
 
 if TYPE_CHECKING:
@@ -28,17 +29,18 @@ if TYPE_CHECKING:
 
 def main(args: list[str] | None = None) -> None:
     """Read the settings, infer personas, train, measure, save."""
-    kinds = [GeneratorArguments, PersonaSourceArguments, SupportDataArguments, Seq2SeqTrainingArguments]
+    kinds = [GeneratorArguments, PersonaSourceArguments, SupportDataArguments, LoraArguments, Seq2SeqTrainingArguments]
     parsed = parse_recipe_args(kinds, args, __doc__)
-    model_args, persona_args, data_args, training_args = parsed
+    model_args, persona_args, data_args, lora_args, training_args = parsed
     refuse_label_smoothing(training_args)
     folder = prepare_output_dir(training_args.output_dir)
     checkpoint = find_checkpoint(training_args)
+    check_resumable(checkpoint, lora_args)
 
     # One process infers, the others read its result.
     with training_args.main_process_first(desc="personas"):
         examples = load_splits(data_args, persona_args)
-    trainer = build_trainer(model_args, persona_args, data_args, training_args, examples)
+    trainer = build_trainer(model_args, persona_args, data_args, lora_args, training_args, examples)
 
     # Train
     result = trainer.train(resume_from_checkpoint=checkpoint)
@@ -78,6 +80,7 @@ def build_trainer(
     model_args: GeneratorArguments,
     persona_args: PersonaSourceArguments,
     data_args: SupportDataArguments,
+    lora_args: LoraArguments,
     training_args: Seq2SeqTrainingArguments,
     examples: dict[str, datasets.Dataset],
 ) -> Any:
@@ -85,9 +88,11 @@ def build_trainer(
     from transformers import set_seed
 
     from pess_hf.generator_trainer import PessGeneratorTrainer
+    from pess_hf.lora import adapt_for_run
 
     set_seed(training_args.seed)
-    model, tokenizer = load_generator(model_args, examples["train"])
+    model, tokenizer = load_generator(model_args, examples["train"], **lora_args.loading_kwargs())
+    model = adapt_for_run(model, tokenizer, lora_args, training_args, model_args.model_name_or_path)
     # Measuring writes the replies itself; during training only the loss is wanted.
     training_args.predict_with_generate = False
     training_args.remove_unused_columns = False

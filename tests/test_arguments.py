@@ -130,6 +130,23 @@ def test_overlay_on_a_base(tmp_path):
     assert data == Data(data="x", max_length=5, options={"b": 2}, rate=0.5)
 
 
+def test_overlays_stack_and_the_command_line_wins(tmp_path):
+    (tmp_path / "sub").mkdir()
+    write(tmp_path, "data: x\nmax_length: 3\nrate: 1\n", "sub/full.yaml")
+    write(tmp_path, "base: full.yaml\nmax_length: 4\nrate: 2\n", "sub/middle.yaml")
+    overlay = "base: sub/middle.yaml\nmax_length: 5\n"
+    data = parse(tmp_path, overlay)
+    assert (data.data, data.max_length, data.rate) == ("x", 5, 2)
+    assert parse(tmp_path, overlay, "--max_length", "6").max_length == 6
+
+
+def test_a_circle_of_bases_is_one_line(tmp_path):
+    (tmp_path / "sub").mkdir()
+    write(tmp_path, "# two\nbase: ../run.yaml\n", "sub/two.yaml")
+    message = refused(tmp_path, "base: sub/two.yaml\ndata: x\n")
+    assert message.startswith("sub/two.yaml, line 2: 'base' expected another file, found ../run.yaml")
+
+
 def test_error_in_a_base_names_the_base(tmp_path):
     write(tmp_path, "data: x\nmax_length: three\n", "base.yaml")
     with pytest.raises(PessError, match=r"base\.yaml, line 2: 'max_length' expected a whole number, found 'three'"):
@@ -174,7 +191,10 @@ def test_error_in_a_base_names_the_base(tmp_path):
         ("- data\n", "run.yaml, line 1: expected lines of the form 'key: value', found a list"),
         ("data", "found 'data'"),
         ("base: 3\n", "'base' expected a file name, found '3'"),
-        ("base: run.yaml\n", "run.yaml, line 1: a base may not have a base; write the keys out"),
+        (
+            "base: run.yaml\n",
+            "run.yaml, line 1: 'base' expected another file, found run.yaml, which has this one as its base",
+        ),
     ],
 )
 def test_file_is_refused_in_one_line(tmp_path, text, message):
@@ -190,7 +210,9 @@ def test_files_that_cannot_be_read(tmp_path):
     ]:
         with pytest.raises(PessError, match=message):
             parse_recipe_args(Data, ["--config", str(tmp_path / name)])
-    with pytest.raises(PessError, match=r"gone\.yaml: no such file"):
+    with pytest.raises(
+        PessError, match=r"run\.yaml, line 1: 'base' expected a settings file, found none at .*gone\.yaml"
+    ):
         parse(tmp_path, "base: gone.yaml\n")
 
 

@@ -303,7 +303,7 @@ class TestUpstreamSettings:
         inputs = tiny_inputs()
         learned = tiny_generator(learn_guidance=True, strategy_guidance=0.8)
         before = generate(learned, inputs)
-        learned.guidance.data = torch.tensor(STRONG)
+        learned.guidance.weight.data = torch.tensor(STRONG)
         after = generate(learned, inputs)
         assert torch.equal(after, generate(guided(), inputs)) and not torch.equal(before, after)
 

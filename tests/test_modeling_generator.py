@@ -156,7 +156,7 @@ class TestBackbone:
 
     def test_round_trip_bit_for_bit(self, kind, tmp_path):
         model = PessGenerator.from_backbone(tiny_backbone(kind), strategy_token_ids=STRATEGY_IDS, learn_guidance=True)
-        for parameter in (*model.fusion.parameters(), model.guidance):
+        for parameter in (*model.fusion.parameters(), *model.guidance.parameters()):
             torch.nn.init.normal_(parameter)
         model.resize_token_embeddings(VOCAB + 3)
         model.save_pretrained(tmp_path)
@@ -269,7 +269,7 @@ def test_dropout_does_not_guide_rows_without_persona():
     labels = LABELS.clone()
     labels[:2] = -100
     model(**tiny_inputs(), labels=labels).loss.backward()
-    assert not model.guidance.grad.any()
+    assert not model.guidance.weight.grad.any()
 
 
 def test_the_encoder_never_reads_an_empty_row():
@@ -309,16 +309,16 @@ def test_learned_guidance_trains_on_the_combined_logits():
     torch.testing.assert_close(outputs.logits, expected, atol=1e-4, rtol=1e-4)
 
     outputs.loss.backward()
-    touched = model.guidance.grad.nonzero().flatten().tolist()
+    touched = model.guidance.weight.grad.nonzero().flatten().tolist()
     assert touched == [1, 5]
     step = 1e-2
     losses = []
     for sign in (1, -1):
         with torch.no_grad():
-            model.guidance[1] += sign * step
+            model.guidance.weight[1] += sign * step
             losses.append(model(**inputs, labels=labels).loss.item())
-            model.guidance[1] -= sign * step
-    assert model.guidance.grad[1].item() == pytest.approx((losses[0] - losses[1]) / (2 * step), rel=1e-2)
+            model.guidance.weight[1] -= sign * step
+    assert model.guidance.weight.grad[1].item() == pytest.approx((losses[0] - losses[1]) / (2 * step), rel=1e-2)
 
 
 def test_encoding_can_be_shared():

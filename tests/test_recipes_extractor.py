@@ -1,11 +1,11 @@
 """The extractor recipes, end to end on a tiny model: what they write, how they resume, what they refuse."""
 
 import json
+import shutil
 import sys
 
 import pytest
 import torch
-import yaml
 from fake_encoder import FakeEncoder
 from recipe_runs import RECIPES, flags, recipe, save_model, train_flags, write_rows
 
@@ -13,9 +13,11 @@ from pess_hf import AutoPessExtractor, PersonaMatcher, PessError, PessExtractor,
 from pess_hf.arguments import parse_recipe_args
 from pess_hf.data import group_of
 from pess_hf.extractor_args import ExtractorArguments, PersonaDataArguments, load_splits
+from pess_hf.lora_args import LoraArguments
+from pess_hf.settings_file import read_settings
 from pess_hf.training_args import PessTrainingArguments
 
-TRAINING = [ExtractorArguments, PersonaDataArguments, PessTrainingArguments]
+TRAINING = [ExtractorArguments, PersonaDataArguments, LoraArguments, PessTrainingArguments]
 CONFIGS = sorted((RECIPES / "configs" / "extractor").glob("*.yaml"))
 
 
@@ -222,13 +224,21 @@ class TestEvaluate:
 
 class TestConfigs:
     def test_the_promised_ones_are_there(self):
-        assert {path.stem for path in CONFIGS} >= {"demo", "bart-large", "t5-small", "minilm"}
+        assert {path.stem for path in CONFIGS} >= {
+            "demo",
+            "bart-large",
+            "t5-small",
+            "minilm",
+            "bart-base-lora",
+            "bart-large-lora",
+            "demo-lora",
+        }
 
     @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
     def test_every_file_is_read_strictly(self, path):
         parsed = parse_recipe_args(TRAINING, ["--config", str(path)])
         values = {name: value for part in parsed for name, value in vars(part).items()}
-        written = yaml.safe_load(path.read_text())
+        written = {name: setting.value for name, setting in read_settings(path).items()}
         for name, value in written.items():
             value = [value] if name.endswith("_data") and isinstance(value, str) else value
             expected = float(value) if isinstance(values[name], float) else value
@@ -237,6 +247,7 @@ class TestConfigs:
 
     @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
     def test_an_unknown_key_is_named_with_its_file_and_line(self, path, tmp_path):
+        shutil.copytree(path.parent, tmp_path, dirs_exist_ok=True)  # overlays find their bases
         copy = tmp_path / path.name
         text = path.read_text().rstrip() + "\n"
         copy.write_text(text + "completness_weight: 1.0\n")

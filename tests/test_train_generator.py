@@ -156,11 +156,14 @@ def test_shipped_settings_are_accepted(path):
 
     from pess_hf.arguments import parse_recipe_args
     from pess_hf.generator_args import SupportDataArguments
+    from pess_hf.lora_args import LoraArguments
 
-    kinds = [GeneratorArguments, PersonaSourceArguments, SupportDataArguments, Seq2SeqTrainingArguments]
-    model_args, persona_args, _, _ = parse_recipe_args(kinds, ["--config", str(path), "--extractor", "x"])
+    kinds = [GeneratorArguments, PersonaSourceArguments, SupportDataArguments, LoraArguments, Seq2SeqTrainingArguments]
+    model_args, persona_args, _, _, _ = parse_recipe_args(kinds, ["--config", str(path), "--extractor", "x"])
     assert persona_args.persona_source in ("reference", "inferred")
-    assert (model_args.backbone_config is None) == (path.stem in ("blenderbot-small", "bart-base"))
+    assert (model_args.backbone_config is None) == (
+        path.stem in ("blenderbot-small", "blenderbot-small-lora", "bart-base")
+    )
 
 
 def test_inferred_personas_reach_the_examples(tmp_path, monkeypatch):
