@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from crash_runs import FINAL, IN_WINDOW, SAVED, SAVING, SETTINGS, Setting, run
+from crash_runs import FINAL, IN_WINDOW, MAX_STEPS, SAVED, SAVING, SETTINGS, Setting, run
 from safetensors.numpy import load_file
 
 from pess_hf.checkpoint_faults import checkpoint_fault
+from pess_hf.checkpoint_manifest import read_manifest
 from pess_hf.errors import PessError
 from pess_hf.run_checkpoints import checkpoints, resolve_checkpoint
 
@@ -124,7 +125,7 @@ class Campaign:
         while True:
             process, events = self._start(setting, folder, resume=self._can_resume(folder))
             moment = self._moment(setting)
-            if done < kills and self._kill(process, events, moment, setting):
+            if done < kills and self._kill(process, events, moment, setting, checkpoints(folder)):
                 self._record(setting, folder, moment)
                 done += 1
                 continue
@@ -155,16 +156,18 @@ class Campaign:
 
     def _moment(self, setting: Setting) -> str:
         moments = [ANYWHERE, WRITING, DAMAGE] + [WINDOW] * bool(setting.rollout_steps)
-        counts = collections.Counter(kill.moment for kill in self.kills)
+        counts = collections.Counter(kill.moment for kill in self.kills if kill.setting == setting.name)
         fewest = min(counts[moment] for moment in moments)
         return self.draw.choice([moment for moment in moments if counts[moment] == fewest])
 
-    def _kill(self, process: Any, events: Connection, moment: str, setting: Setting) -> bool:
+    def _kill(self, process: Any, events: Connection, moment: str, setting: Setting, there: list[Path]) -> bool:
         """Wait for the moment and kill; False if the run came to its end before."""
         whole = self.whole[setting.name]
+        to_go = 1 - int(there[-1].name.rsplit("-", 1)[1]) / MAX_STEPS if there else 1.0
         event = {WRITING: SAVING, WINDOW: IN_WINDOW, DAMAGE: SAVED}.get(moment)
-        delay = {WRITING: whole.write_seconds, WINDOW: 0.02, DAMAGE: 0.02}.get(moment, whole.seconds)
-        left = self.draw.randint(1, 3) if event in (SAVING, SAVED) else self.draw.randint(1, 16)
+        delay = {WRITING: whole.write_seconds, WINDOW: 0.02, DAMAGE: 0.02}.get(moment, whole.seconds * to_go)
+        left = self.draw.randint(1, 16) if event == IN_WINDOW else self.draw.randint(1, 2)
+        left += event == SAVED and not there  # damage one of two
         if event is not None:
             for seen, _ in _events(events):
                 left -= seen == event
@@ -183,7 +186,7 @@ class Campaign:
     def _record(self, setting: Setting, folder: Path, moment: str) -> None:
         there = checkpoints(folder)
         before = [path for path in there if checkpoint_fault(path) is None]
-        if moment == DAMAGE and len(before) > 1:
+        if moment == DAMAGE and len(before) > 1 and read_manifest(before[-1]):
             self._damage(before.pop())
         faults = [fault for fault in map(checkpoint_fault, there) if fault is not None]
         found = "no checkpoint" if not there else f"{len(there) - len(faults)} whole"
@@ -198,7 +201,7 @@ class Campaign:
 
     def _damage(self, checkpoint: Path) -> None:
         """Cut a file of a checkpoint, or delete it."""
-        path = self.draw.choice(sorted(path for path in checkpoint.iterdir() if path.is_file()))
+        path = self.draw.choice([checkpoint / name for name in sorted((read_manifest(checkpoint) or {})["files"])])
         if self.draw.random() < 0.5:
             path.unlink()
         else:
