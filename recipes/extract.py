@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 import zlib
 from collections.abc import Iterator
@@ -14,9 +13,6 @@ from pess_hf.arguments import parse_recipe_args
 from pess_hf.batch_extraction import Plan, ShardedOutput, Survey, look_through, write_shards
 from pess_hf.cli import check_counts, run_recipe
 from pess_hf.data import iter_persona_rows
-
-#: How long the first process to finish may wait for the last one.
-_PATIENCE = datetime.timedelta(days=30)
 
 
 @dataclass
@@ -56,11 +52,9 @@ class ExtractionArguments:
 def main(args: list[str] | None = None) -> None:
     """Look through the input, let every process write its share of the shards, join them at the end."""
     (parsed,) = parse_recipe_args(ExtractionArguments, args, __doc__)
-    from accelerate import PartialState
+    from pess_hf.main_process import join_processes, on_main_process
 
-    from pess_hf.main_process import on_main_process
-
-    state = PartialState(timeout=_PATIENCE)
+    state = join_processes()
     output, survey = on_main_process(state, lambda: prepare(parsed))
     extractor = Extractor(parsed, state)
     settings, names = extractor.fingerprint(), {"model": parsed.model, "input": parsed.input}
