@@ -177,7 +177,7 @@ def _remove_quietly(file: Path, folders: list[Path]) -> None:
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
+def atomic_write(path: str | os.PathLike[str], *, binary: bool = False) -> Iterator[IO[Any]]:
     """Open a UTF-8 text file that appears under its name only when the block has ended well.
 
     Text goes to a temporary file in the same folder, which is flushed to the disk and then renamed. If the block
@@ -185,6 +185,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
 
     Args:
         path: The file to write; its folder must exist. A link is followed.
+        binary: Whether it takes bytes in place of text.
 
     Yields:
         The open file.
@@ -202,7 +203,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
         raise PessError(f"{os.fspath(path)}: expected a file to write, found something else; name a file")
     temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, "x", encoding="utf-8", newline="\n") as file:
+        as_text: dict[str, Any] = {} if binary else {"encoding": "utf-8", "newline": "\n"}
+        with open(temporary, "xb" if binary else "x", **as_text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

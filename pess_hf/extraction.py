@@ -27,6 +27,7 @@ def extract_personas(
     batch_size: int = 16,
     max_source_length: int = 512,
     disable_tqdm: bool = False,
+    progress: Any = None,
     **generation: Any,
 ) -> list[list[str]]:
     """Generate personas in length-sorted batches; see `PersonaExtractionMixin.extract` for the arguments."""
@@ -38,7 +39,9 @@ def extract_personas(
     order = sorted(range(len(sources)), key=lambda row: (-len(sources[row].input_ids), row))
     personas: list[list[str]] = [[] for _ in sources]
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    with rollout_mode(model), tqdm(total=len(order), desc="extract", unit="row", disable=disable_tqdm) as bar:
+    own_bar = tqdm(total=len(order), desc="extract", unit="row", disable=disable_tqdm or progress is not None)
+    with rollout_mode(model), own_bar:
+        bar = own_bar if progress is None else progress
         for rows in batches:
             batch = [torch.tensor(sources[row].input_ids, device=model.device) for row in rows]
             texts = _generate_texts(model, tokenizer, batch, generation)

@@ -207,6 +207,7 @@ class PersonaExtractionMixin:
         *,
         max_source_length: int = 512,
         disable_tqdm: bool = False,
+        progress: Any = None,
         **generation: Any,
     ) -> list[list[str]]:
         """Write the persona of each speaker.
@@ -219,6 +220,7 @@ class PersonaExtractionMixin:
             batch_size: Dialogues generated for at once.
             max_source_length: Source tokens kept; what is dropped first are the oldest utterances.
             disable_tqdm: No progress bar.
+            progress: A progress bar to move in place of an own one.
             **generation: Anything `generate` takes, such as `num_beams=4`.
 
         Returns:
@@ -239,6 +241,7 @@ class PersonaExtractionMixin:
             batch_size=batch_size,
             max_source_length=max_source_length,
             disable_tqdm=disable_tqdm,
+            progress=progress,
             **generation,
         )
 

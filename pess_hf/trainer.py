@@ -23,6 +23,7 @@ from pess_hf.hub_trainer import PessHubMixin
 from pess_hf.modeling_extractor import PersonaExtractionMixin
 from pess_hf.rollout import greedy_rollouts
 from pess_hf.rollout_window import ROLLOUT_KEY, RolloutWindow, TokenIds, load_pending, save_pending
+from pess_hf.safe_checkpoints import SafeCheckpointsMixin
 from pess_hf.similarity import PersonaMatcher, persona_scores
 from pess_hf.terms import PessTerms, TermMeter, consistent_counts, pess_terms
 from pess_hf.text import split_pieces
@@ -33,7 +34,7 @@ logger = logging.get_logger(__name__)
 Batch = dict[str, Any]
 
 
-class PessTrainer(PessHubMixin, Seq2SeqTrainer):
+class PessTrainer(SafeCheckpointsMixin, PessHubMixin, Seq2SeqTrainer):
     """Trains a persona extractor with likelihood, completeness and consistency (PESS, arXiv 2403.04212).
 
     Used like `Seq2SeqTrainer`, over rows with `utterances` and `persona`. Both weights at 0 give the plain baseline

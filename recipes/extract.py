@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
+import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from pess_hf.arguments import parse_recipe_args
-from pess_hf.cli import check_counts, prepare_output_file, run_recipe, write_json
+from pess_hf.batch_extraction import Plan, ShardedOutput, Survey, look_through, write_shards
+from pess_hf.cli import check_counts, run_recipe
 from pess_hf.data import iter_persona_rows
-from pess_hf.errors import PessError
 
 
 @dataclass
@@ -21,20 +20,28 @@ class ExtractionArguments:
     """What reads what, and where the personas go."""
 
     model: str = field(metadata={"help": "Extractor: Hub id or folder."})
-    input: str = field(metadata={"help": "JSONL or Parquet rows with `utterances`, or any persona source."})
-    output: str = field(metadata={"help": "JSONL file for the rows with `persona`."})
+    input: list[str] = field(metadata={"help": "JSONL or Parquet files with `utterances`, or any persona sources."})
+    output: str = field(
+        metadata={"help": "File for the rows with `persona`, .jsonl or .parquet; NAME/ for a folder of shards."}
+    )
     split: str | None = field(default=None, metadata={"help": "Split of a source that has splits."})
+    output_format: Literal["jsonl", "parquet"] | None = field(
+        default=None, metadata={"help": "jsonl or parquet; by default what the output's extension says, else jsonl."}
+    )
     batch_size: int = field(default=32, metadata={"help": "Dialogues generated for at once."})
-    chunk_rows: int = field(default=1024, metadata={"help": "Rows read, sorted by length and written at a time."})
+    chunk_rows: int = field(default=1024, metadata={"help": "Rows read and sorted by length at a time."})
+    shard_rows: int = field(default=1024, metadata={"help": "Rows written at a time: what a kill costs at most."})
     num_beams: int | None = field(default=None, metadata={"help": "Beams; by default what the model was saved with."})
     max_new_tokens: int | None = field(default=None, metadata={"help": "Tokens written at most per persona."})
     max_source_length: int = field(default=512, metadata={"help": "Source tokens; the oldest utterances go first."})
-    overwrite: bool = field(default=False, metadata={"help": "Replace an output file that is there already."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace an output that is there already."})
     disable_tqdm: bool = field(default=False, metadata={"help": "No progress bar."})
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check_counts(self, "batch_size", "chunk_rows", "num_beams", "max_new_tokens", "max_source_length")
+        check_counts(
+            self, "batch_size", "chunk_rows", "shard_rows", "num_beams", "max_new_tokens", "max_source_length"
+        )
 
     def generation(self) -> dict[str, Any]:
         """What is passed to `generate`."""
@@ -43,68 +50,53 @@ class ExtractionArguments:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Read a chunk, extract it over all processes, append it; move the file into place at the end."""
-    from accelerate import PartialState
-
+    """Look through the input, let every process write its share of the shards, join them at the end."""
     (parsed,) = parse_recipe_args(ExtractionArguments, args, __doc__)
-    output = prepare_output_file(parsed.output)
-    if output.exists() and not parsed.overwrite:
-        raise PessError(f"{output}: expected no such file, found one. Name another --output or pass --overwrite true.")
-    # One reading for its errors alone: a mistake in the last row shows before anything slow starts.
-    if not sum(1 for row in read_rows(parsed) if check_writable(row, parsed.input)):
-        raise PessError(f"{parsed.input}: expected rows, found none. Write the file again or name another one.")
+    from pess_hf.main_process import join_processes, on_main_process
 
-    state = PartialState()
+    state = join_processes()
+    output, survey = on_main_process(state, lambda: prepare(parsed))
     extractor = Extractor(parsed, state)
-    partial = Partial(output, parsed)
-    done = _from_main(partial.resume() if state.is_main_process else 0)
-    total = 0
-    for chunk in _chunks(read_rows(parsed), parsed.chunk_rows):
-        total += len(chunk)
-        if total <= done:
-            continue
-        fresh = chunk[max(0, done - (total - len(chunk))) :]
-        written = extractor.extract(fresh)
-        if state.is_main_process:
-            partial.append(written)
+    settings, names = extractor.fingerprint(), {"model": parsed.model, "input": parsed.input}
+    begin = partial(output.begin, settings, survey, names, parsed.shard_rows, state.num_processes)
+    plan = on_main_process(state, begin)
+
+    # Extract
+    start = time.perf_counter()
+    share = plan.share(state.process_index, state.num_processes)
+    with extractor.progress(plan, share):
+        rows = (row for _, rows in read_sources(parsed) for row in rows)
+        write_shards(output, rows, plan, share, extractor.extract, parsed.chunk_rows)
+    state.wait_for_everyone()
+    seconds = time.perf_counter() - start
+
+    # Join
+    on_main_process(state, lambda: output.finish(plan))
     if state.is_main_process:
-        partial.finish()
-        print(f"{total} rows: {output}")
+        report(plan, seconds, state.num_processes, parsed.output)
 
 
-def read_rows(args: ExtractionArguments) -> Iterator[dict[str, Any]]:
-    """The rows one after the other, their texts as they stand."""
-    return iter_persona_rows(args.input, args.split, require_persona=False, separator=None)
+def prepare(args: ExtractionArguments) -> tuple[ShardedOutput, Survey]:
+    """Check the output and every row of the input before anything slow starts."""
+    output = ShardedOutput(args.output, args.output_format, args.overwrite)
+    return output, look_through(read_sources(args), output.file_format, args.chunk_rows)
 
 
-def check_writable(row: dict[str, Any], source: str) -> bool:
-    """Whether JSON can hold the row, extra columns and all; a value that it cannot is an error."""
-    for column, value in row.items():
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise PessError(
-                f"{source}: row {row['dialogue_id']}, column {column!r}: expected what JSON can hold, found "
-                f"{type(value).__name__}. Make it a text or a number, or drop the column."
-            ) from error
-    return True
+def read_sources(args: ExtractionArguments) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
+    """Each source and its rows, read as they are asked for, their texts as they stand."""
+    for source in args.input:
+        yield source, iter_persona_rows(source, args.split, require_persona=False, separator=None)
 
 
-def _chunks(rows: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    while chunk := list(islice(rows, size)):
-        yield chunk
-
-
-def _from_main(value: int) -> int:
-    from accelerate.utils import broadcast_object_list
-
-    values = [value]
-    broadcast_object_list(values)
-    return values[0]
+def report(plan: Plan, seconds: float, processes: int, output: str) -> None:
+    """Print how many rows there are and how fast they were written."""
+    written = sum(map(plan.size, plan.unfinished))
+    speed = f"{written} written in {seconds:.1f} s by {processes} process{'es' * (processes > 1)}"
+    print(f"{plan.rows} rows: {output} ({speed}: {written / max(seconds, 1e-9):.1f} rows per second)")
 
 
 class Extractor:
-    """The model and tokenizer of this process; each process extracts its share of a chunk."""
+    """The model and tokenizer of this process."""
 
     def __init__(self, args: ExtractionArguments, state: Any) -> None:
         from pess_hf.checkpoint import open_tokenizer
@@ -113,67 +105,40 @@ class Extractor:
         self.args, self.state = args, state
         self.model: Any = AutoPessExtractor.from_pretrained(args.model).to(state.device)
         self.tokenizer = open_tokenizer(args.model)
+        self.bar: Any = None
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the personas: the model's weights and configuration, the tokenizer, the settings."""
+        names = ("split", "num_beams", "max_new_tokens", "max_source_length")
+        settings = {name: getattr(self.args, name) for name in names}
+        texts = (self.model.config.to_json_string(), self.model.generation_config.to_json_string())
+        crc = zlib.crc32("".join((*texts, str(sorted(self.tokenizer.get_vocab().items())))).encode())
+        for tensor in self.model.state_dict().values():
+            flat = tensor.flatten()  # (N,)
+            some = flat[:: max(1, len(flat) // 1024)].float().cpu()  # (1024 or so,)
+            crc = zlib.crc32(some.numpy().tobytes(), crc)
+        return {"model_crc32": crc, **settings}
+
+    def progress(self, plan: Plan, share: list[int]) -> Any:
+        """The progress bar of this process' share; only the main process shows one."""
+        from tqdm.auto import tqdm
+
+        total = sum(map(plan.size, share))
+        hidden = self.args.disable_tqdm or not self.state.is_main_process
+        self.bar = tqdm(total=total, desc="extract", unit="row", disable=hidden)
+        return self.bar
 
     def extract(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The rows with their personas, in order, on every process."""
-        from accelerate.utils import gather_object
-
-        mine = rows[self.state.process_index :: self.state.num_processes]
+        """The rows with their personas, in order."""
         personas = self.model.extract(
-            [row["utterances"] for row in mine],
+            [row["utterances"] for row in rows],
             self.tokenizer,
             batch_size=self.args.batch_size,
             max_source_length=self.args.max_source_length,
-            disable_tqdm=self.args.disable_tqdm or not self.state.is_main_process,
+            progress=self.bar,
             **self.args.generation(),
         )
-        shares = gather_object([personas])
-        step = self.state.num_processes
-        return [{**row, "persona": shares[n % step][n // step]} for n, row in enumerate(rows)]
-
-
-class Partial:
-    """The output while it grows, `OUTPUT.partial`, and the settings it was begun with, so that a rerun goes on."""
-
-    def __init__(self, output: Path, args: ExtractionArguments) -> None:
-        self.output = output
-        self.path = output.with_name(output.name + ".partial")
-        self.settings_path = output.with_name(output.name + ".partial.json")
-        size = os.path.getsize(args.input) if os.path.isfile(args.input) else None
-        names = ("model", "input", "split", "num_beams", "max_new_tokens", "max_source_length")
-        self.settings = {**{name: getattr(args, name) for name in names}, "input_bytes": size}
-
-    def resume(self) -> int:
-        """How many rows an earlier, interrupted run has written; a row cut in the middle is taken off."""
-        if not self.path.exists():
-            return 0
-        if not self.settings_path.exists() or json.loads(self.settings_path.read_text("utf-8")) != self.settings:
-            raise PessError(
-                f"{self.path}: expected what an interrupted run with the same settings wrote, found another run's. "
-                f"Delete it and {self.settings_path.name} to start anew."
-            )
-        whole, rows = 0, 0
-        with self.path.open("rb") as file:
-            for line in file:
-                if line.endswith(b"\n"):
-                    whole, rows = whole + len(line), rows + 1
-        os.truncate(self.path, whole)
-        print(f"going on after {rows} rows of an interrupted run")
-        return rows
-
-    def append(self, rows: list[dict[str, Any]]) -> None:
-        """Write rows and make sure they are on the disk."""
-        if not self.path.exists():
-            write_json(self.settings_path, self.settings)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def finish(self) -> None:
-        """Move the finished file into place."""
-        os.replace(self.path, self.output)
-        self.settings_path.unlink(missing_ok=True)
+        return [{**row, "persona": persona} for row, persona in zip(rows, personas, strict=True)]
 
 
 if __name__ == "__main__":

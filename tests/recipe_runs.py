@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from tiny_extractor import rows, tiny_bart
@@ -62,8 +63,13 @@ def train_flags(model, data, folder, **settings):
     return flags(**(common | settings))
 
 
-def launch(name, arguments, cwd):
-    """Run a recipe in a process of its own."""
+def launch(name, arguments, cwd, processes=1):
+    """Run a recipe in a process of its own, or in several (gloo)."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(RECIPES / f"{name}.py"), *arguments]
+    if processes > 1:  # accelerate starts several on a CPU only under the name of several GPUs
+        config = Path(tempfile.mkdtemp()) / "accelerate.yaml"
+        config.write_text(f"distributed_type: MULTI_GPU\nuse_cpu: true\nnum_processes: {processes}\n")
+        settings = ["--quiet", "--config_file", str(config), "--main_process_port", "0"]
+        command = [command[0], "-m", "accelerate.commands.launch", *settings, *command[1:]]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=280)

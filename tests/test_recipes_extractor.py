@@ -1,13 +1,16 @@
 """The extractor recipes, end to end on a tiny model: what they write, how they resume, what they refuse."""
 
 import json
+import re
 import shutil
 import sys
 
+import datasets
+import pyarrow.parquet as pq
 import pytest
 import torch
 from fake_encoder import FakeEncoder
-from recipe_runs import RECIPES, flags, recipe, save_model, train_flags, write_rows
+from recipe_runs import RECIPES, flags, launch, recipe, save_model, train_flags, write_rows
 
 from pess_hf import AutoPessExtractor, PersonaMatcher, PessError, PessExtractor, similarity
 from pess_hf.arguments import parse_recipe_args
@@ -116,7 +119,8 @@ class TestTrain:
 
 class TestExtract:
     def settings(self, tmp_path, model, data, **more):
-        more = {"max_new_tokens": 8, "max_source_length": 96, "chunk_rows": 3, "disable_tqdm": True} | more
+        common = {"max_new_tokens": 8, "max_source_length": 96, "chunk_rows": 3, "shard_rows": 3, "disable_tqdm": True}
+        more = common | more
         return flags(model=model, input=data, output=tmp_path / "out.jsonl", **more)
 
     @pytest.fixture
@@ -134,44 +138,84 @@ class TestExtract:
         assert [row["persona"] for row in after] == expected
         assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 
-    @pytest.mark.parametrize("whole_rows", [0, 2, 3, 4, 7])
-    @pytest.mark.parametrize("cut", [b"", b'{"dialogue_id": "d'])
-    def test_a_restart_neither_loses_nor_doubles_a_row(self, tmp_path, model, source, whole_rows, cut, monkeypatch):
+    @pytest.mark.parametrize("lost", [[], [0], [1, 2], [0, 1, 2]])
+    def test_a_restart_neither_loses_nor_doubles_a_row(self, tmp_path, model, source, lost, monkeypatch):
         module, output = recipe("extract"), tmp_path / "out.jsonl"
         arguments = self.settings(tmp_path, model, source)
         module.main(arguments)
         expected = output.read_bytes()
         output.unlink()
-
-        def stop(self):
-            raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(module.Partial, "finish", stop)
-            module.main(arguments)
-        partial = tmp_path / "out.jsonl.partial"
-        assert not output.exists() and partial.read_bytes() == expected
-        partial.write_bytes(b"".join(expected.splitlines(keepends=True)[:whole_rows]) + cut)
+        partial = self.stopped_before_the_end(tmp_path, module, arguments, monkeypatch)
+        assert not output.exists()
+        assert b"".join((partial / f"shard-0000{n}.jsonl").read_bytes() for n in range(3)) == expected
+        for n in lost:
+            (partial / f"shard-0000{n}.jsonl").rename(partial / f".shard-0000{n}.jsonl.0123456789abcdef.tmp")
         fresh = []
         extract = module.Extractor.extract
         monkeypatch.setattr(module.Extractor, "extract", lambda s, rows: (fresh.extend(rows), extract(s, rows))[1])
         module.main(arguments)
         assert output.read_bytes() == expected
-        assert len(fresh) == 7 - whole_rows
+        assert len(fresh) == sum([3, 3, 1][n] for n in lost)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 
-    def test_other_settings_are_refused_and_the_partial_stays(self, tmp_path, model, source, monkeypatch):
-        module = recipe("extract")
+    def stopped_before_the_end(self, tmp_path, module, arguments, monkeypatch):
+        def stop(self, plan):
+            raise KeyboardInterrupt
+
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(module.Partial, "finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
-            module.main(self.settings(tmp_path, model, source))
-        before = (tmp_path / "out.jsonl.partial").read_bytes()
-        with pytest.raises(PessError, match="expected what an interrupted run with the same settings wrote"):
+            patch.setattr(module.ShardedOutput, "finish", stop)
+            module.main(arguments)
+        return tmp_path / "out.jsonl.partial"
+
+    def test_another_model_input_or_setting_is_refused_and_the_partial_stays(
+        self, tmp_path, model, source, monkeypatch
+    ):
+        module = recipe("extract")
+        arguments = self.settings(tmp_path, model, source)
+        partial = self.stopped_before_the_end(tmp_path, module, arguments, monkeypatch)
+        before = {path.name: path.read_bytes() for path in partial.iterdir()}
+        with pytest.raises(PessError, match=r"found another run's \(they differ in max_new_tokens\)"):
             module.main(self.settings(tmp_path, model, source, max_new_tokens=9))
+        other = AutoPessExtractor.from_pretrained(model)
+        other.get_output_embeddings().weight.data += 0.01
+        shutil.copytree(model, tmp_path / "other")
+        other.save_pretrained(tmp_path / "other")
+        with pytest.raises(PessError, match=r"they differ in model_crc32"):
+            module.main(self.settings(tmp_path, tmp_path / "other", source))
         write_rows(tmp_path / "in.jsonl", number=8)
-        with pytest.raises(PessError, match="found another run's"):
-            module.main(self.settings(tmp_path, model, source))
-        assert (tmp_path / "out.jsonl.partial").read_bytes() == before
+        with pytest.raises(PessError, match=r"they differ in rows, rows_crc32"):
+            module.main(arguments)
+        assert {path.name: path.read_bytes() for path in partial.iterdir()} == before
+
+    def test_the_speed_is_printed(self, tmp_path, model, source, capsys):
+        recipe("extract").main(self.settings(tmp_path, model, source))
+        [line] = capsys.readouterr().out.splitlines()
+        found = re.fullmatch(
+            r"7 rows: .*out.jsonl \(7 written in ([\d.]+) s by 1 process: ([\d.]+) rows per second\)", line
+        )
+        assert found and float(found[2]) > 0
+
+    def test_parquet_in_and_out(self, tmp_path, model, source):
+        recipe("extract").main(self.settings(tmp_path, model, source))
+        settings = {"chunk_rows": 3, "shard_rows": 4, "max_new_tokens": 8, "max_source_length": 96}
+        datasets.Dataset.from_list(lines(tmp_path / "in.jsonl")).to_parquet(tmp_path / "in.parquet")
+        out = tmp_path / "out.parquet"
+        recipe("extract").main(flags(model=model, input=tmp_path / "in.parquet", output=out, **settings))
+        assert pq.read_table(out).to_pylist() == lines(tmp_path / "out.jsonl")
+
+    def test_two_processes_write_each_row_once_and_in_order(self, tmp_path, model, source):
+        recipe("extract").main(self.settings(tmp_path, model, source))
+        expected = (tmp_path / "out.jsonl").read_bytes()
+        done = launch(
+            "extract",
+            self.settings(tmp_path, model, source, overwrite=True, chunk_rows=2, shard_rows=2),
+            tmp_path,
+            processes=2,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "by 2 processes" in done.stdout and done.stdout.count("7 rows: ") == 1
+        assert (tmp_path / "out.jsonl").read_bytes() == expected
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 
     def test_an_output_that_is_there_is_refused_unless_told(self, tmp_path, model, source):
         (tmp_path / "out.jsonl").write_text("mine\n")
