@@ -10,7 +10,6 @@ from accelerate import Accelerator
 from pess_hf.decoder_batch import DecoderBatch, Rollout, SentencePairs
 from pess_hf.losses import consistency_loss, dialogue_mean, sentence_representations, token_nll
 
-
 #: The terms by name.
 TERMS = ("nll", "completeness", "consistency")
 
