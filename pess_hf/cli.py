@@ -43,9 +43,9 @@ def run_recipe(main: Callable[..., None]) -> None:
 
     A `PessError`, and an `OSError` such as a missing file, a full disk or an unknown model id, become ``error: ...``
     on stderr and status 1; Ctrl-C becomes ``interrupted`` and status 130. All else is a bug and keeps its traceback.
-    With ``PESS_DEBUG=1`` in the environment the traceback of the mendable errors is shown as well. Of several processes
-    the first speaks at once and the others after some seconds: by then the launcher has ended those that failed with
-    it, or with the one that did fail, so that one error is one line.
+    With ``PESS_DEBUG=1`` in the environment the traceback of the mendable errors is shown as well. Of several
+    processes the first speaks at once and the others after some seconds: by then the launcher has ended those that
+    failed with it, so that one error is one line.
 
     Args:
         main: The recipe, called without arguments.

@@ -95,8 +95,8 @@ def check_sharding(accelerator: Accelerator, model: Any) -> None:
         raise PessError("FSDP: expected version 2, found 1. Set fsdp_version: 2 (recipes/accelerate/fsdp2.yaml).")
     if (is_fsdp or is_zero3(accelerator)) and getattr(model, "_encoder_cache", None):
         raise PessError(
-            "encoder_cache_rows: expected 0 with a sharded model (FSDP, ZeRO-3), found a cache: a process that reads it "
-            "would leave the others waiting. Set it to 0, or launch with recipes/accelerate/ddp.yaml."
+            "encoder_cache_rows: expected 0 with a sharded model (FSDP, ZeRO-3), found a cache: a process that reads "
+            "it would leave the others waiting. Set it to 0, or launch with recipes/accelerate/ddp.yaml."
         )
 
 
