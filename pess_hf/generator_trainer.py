@@ -31,7 +31,7 @@ class PessGeneratorTrainer(FiniteMixin, PessHubMixin, Seq2SeqTrainer):
         super().__init__(*args, **kwargs)
         check_sharding(self.accelerator, self.model)
         self.finite_watch = FiniteWatch(["nll"])
-        self._eval_meter = TermMeter()
+        self._eval_meter = TermMeter(["loss"])
 
     def compute_loss(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -111,6 +112,9 @@ def _as_read(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
 class TermMeter:
     """Weighted averages of named values between two logs: summed on the device, gathered once when read.
 
+    Args:
+        names: Values that every process reads, also one that had nothing to add: all have to read the same.
+
     Example:
         >>> meter = TermMeter()
         >>> meter.add({"nll": torch.tensor(6.0)}, weight=2)
@@ -119,7 +123,8 @@ class TermMeter:
         {'nll': 2.0}
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        self._names = tuple(names)
         self._totals: dict[str, torch.Tensor] = {}
 
     def add(self, sums: dict[str, torch.Tensor], weight: float | torch.Tensor) -> None:
@@ -136,10 +141,11 @@ class TermMeter:
 
     def read(self, accelerator: Accelerator | None = None) -> dict[str, float]:
         """The averages over all processes, after which the meter starts anew; 0 where nothing weighed anything."""
-        names = sorted(self._totals)
+        names = sorted({*self._names, *self._totals})
         if not names:
             return {}
-        totals = torch.stack([self._totals[name] for name in names])  # (names, 2)
+        nothing = torch.zeros(2, device=None if accelerator is None else accelerator.device)
+        totals = torch.stack([self._totals.get(name, nothing) for name in names])  # (names, 2)
         if accelerator is not None:
             totals = accelerator.reduce(totals, reduction="sum")
         self._totals.clear()

@@ -66,9 +66,8 @@ def evaluated(folder, number, batch_size):
 def generator_measured(folder, world):
     """Evaluation loss, gradient norm and all figures of a generator over nine examples, which no batch divides."""
     model, tokenizer = tiny_support_model()
-    examples = load_examples(["sample"], "test", 2, PersonaSourceArguments(persona_source="reference")).select(
-        range(9)
-    )
+    source = PersonaSourceArguments(persona_source="reference")
+    examples = load_examples(["sample"], "test", 2, source).select(range(9))
     args = Seq2SeqTrainingArguments(
         output_dir=str(folder), per_device_eval_batch_size=2, per_device_train_batch_size=8 // world, max_steps=1,
         learning_rate=0.0, logging_steps=1, max_grad_norm=0.0, remove_unused_columns=False, use_cpu=True,

@@ -42,7 +42,7 @@ def test_nothing_is_saved_over_the_last_checkpoint(tmp_path):
         return gradient * (float("nan") if trainer.state.global_step == 2 else 1.0)
 
     trainer.model.model.encoder.layers[0].fc1.weight.register_hook(spoil)
-    with pytest.raises(PessError, match="step 3: .* in the gradient norm"):
+    with pytest.raises(PessError, match=r"step 3: .* in the gradient norm"):
         trainer.train()
     assert seen == [0, 1, 2]
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
@@ -123,14 +123,13 @@ def captured_terms(tmp_path, **changes):
 
 def test_terms_under_bf16_autocast_are_computed_in_float32(tmp_path):
     caught = captured_terms(tmp_path, bf16=True)
+    logits, hidden = caught["logits"].bfloat16(), caught["hidden"].bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = pess_terms(caught["logits"].bfloat16(), caught["hidden"].bfloat16(), caught["batch"], 8, 0.1)
-    outside = pess_terms(
-        caught["logits"].bfloat16().float(), caught["hidden"].bfloat16().float(), caught["batch"], 8, 0.1
-    )
+        inside = pess_terms(logits, hidden, caught["batch"], 8, 0.1)
+    outside = pess_terms(logits.float(), hidden.float(), caught["batch"], 8, 0.1)
     for name, term in zip(TERMS, ("nll_sum", "completeness", "consistency"), strict=True):
         ours, exact = getattr(inside, term), getattr(outside, term)
-        assert ours.dtype == caught["terms"].__getattribute__(term).dtype == torch.float32, name
+        assert ours.dtype == getattr(caught["terms"], term).dtype == torch.float32, name
         assert torch.equal(ours, exact) and exact > 0, name
 
 
