@@ -71,7 +71,7 @@ class PessGeneratorTrainer(FiniteMixin, PessHubMixin, Seq2SeqTrainer):
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As `Trainer`, with the loss over all tokens."""
-        self._eval_meter.read()
+        self._eval_meter.clear()
         output: Any = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
         measured = self._eval_meter.read(self.accelerator)

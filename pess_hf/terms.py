@@ -139,6 +139,10 @@ class TermMeter:
             addend = torch.stack([value, torch.as_tensor(weight, device=value.device, dtype=value.dtype)])  # (2,)
             self._totals[name] = self._totals[name] + addend if name in self._totals else addend
 
+    def clear(self) -> None:
+        """Start anew without reading."""
+        self._totals.clear()
+
     def read(self, accelerator: Accelerator | None = None) -> dict[str, float]:
         """The averages over all processes, after which the meter starts anew; 0 where nothing weighed anything."""
         names = sorted({*self._names, *self._totals})
@@ -148,7 +152,7 @@ class TermMeter:
         totals = torch.stack([self._totals.get(name, nothing) for name in names])  # (names, 2)
         if accelerator is not None:
             totals = accelerator.reduce(totals, reduction="sum")
-        self._totals.clear()
+        self.clear()
         values = torch.where(totals[:, 1] > 0, totals[:, 0] / totals[:, 1], 0.0).tolist()
         return dict(zip(names, values, strict=True))
 

@@ -275,7 +275,7 @@ class PessTrainer(FiniteMixin, PessHubMixin, Seq2SeqTrainer):
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As `Trainer`, plus the terms and, with generation, persona precision, recall and F1 (full references)."""
-        self._eval_meter.read()  # what an evaluation that failed left there
+        self._eval_meter.clear()  # what an evaluation that failed left there
         if self.args.predict_with_generate:  # without compute_metrics the Trainer would ask for the loss alone
             kwargs["prediction_loss_only"] = self.args.prediction_loss_only
         output: Any = super().evaluation_loop(dataloader, *args, **kwargs)
