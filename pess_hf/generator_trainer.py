@@ -11,7 +11,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from pess_hf.data.collator import ID_COLUMN
 from pess_hf.finite import FiniteMixin, FiniteWatch
 from pess_hf.hub_trainer import PessHubMixin
-from pess_hf.processes import check_sharding, num_real_rows
+from pess_hf.processes import check_sharding, gather_real, num_real_rows
 from pess_hf.terms import TermMeter
 
 
@@ -71,6 +71,7 @@ class PessGeneratorTrainer(FiniteMixin, PessHubMixin, Seq2SeqTrainer):
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As `Trainer`, with the loss over all tokens."""
+        self.gather_function = gather_real(self.accelerator, self.args.eval_use_gather_object)
         self._eval_meter.clear()
         output: Any = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")

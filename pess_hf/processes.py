@@ -6,7 +6,8 @@ Letters: B rows of a batch, P processes.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from accelerate import Accelerator
@@ -38,6 +39,21 @@ def num_real_rows(accelerator: Accelerator, batch_size: int) -> int:
     if not state.end_of_dataloader or state.remainder <= 0:
         return batch_size
     return min(max(state.remainder - accelerator.process_index * batch_size, 0), batch_size)
+
+
+def gather_real(accelerator: Accelerator, use_gather_object: bool = False) -> Callable[[Any], Any]:
+    """How an evaluation gathers what was predicted: of the real rows alone.
+
+    `Seq2SeqTrainer` keeps the repeated rows of the last batch.
+
+    Args:
+        accelerator: Of the trainer.
+        use_gather_object: The trainer's `eval_use_gather_object`.
+
+    Example:
+        >>> trainer.gather_function = gather_real(trainer.accelerator)  # doctest: +SKIP
+    """
+    return partial(accelerator.gather_for_metrics, use_gather_object=use_gather_object)
 
 
 def share_of(parts: Sequence[Part], accelerator: Accelerator | None) -> list[tuple[Part, bool]]:

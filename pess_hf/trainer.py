@@ -23,7 +23,7 @@ from pess_hf.extraction import max_positions, unique_sentences
 from pess_hf.finite import FiniteMixin, FiniteWatch
 from pess_hf.hub_trainer import PessHubMixin
 from pess_hf.modeling_extractor import PersonaExtractionMixin
-from pess_hf.processes import check_sharding, num_real_rows
+from pess_hf.processes import check_sharding, gather_real, num_real_rows
 from pess_hf.rollout import generation_ready, greedy_rollouts
 from pess_hf.rollout_window import ROLLOUT_KEY, RolloutWindow, TokenIds, load_pending, save_pending
 from pess_hf.similarity import PersonaMatcher, persona_scores
@@ -275,6 +275,7 @@ class PessTrainer(FiniteMixin, PessHubMixin, Seq2SeqTrainer):
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As `Trainer`, plus the terms and, with generation, persona precision, recall and F1 (full references)."""
+        self.gather_function = gather_real(self.accelerator, self.args.eval_use_gather_object)
         self._eval_meter.clear()  # what an evaluation that failed left there
         if self.args.predict_with_generate:  # without compute_metrics the Trainer would ask for the loss alone
             kwargs["prediction_loss_only"] = self.args.prediction_loss_only

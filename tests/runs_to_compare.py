@@ -86,7 +86,7 @@ def generator_measured(folder, world):
     )  # fmt: skip
     loss = trainer.evaluate()["eval_loss"]
     texts = {"replies": [reply.text for reply in replies]}
-    return {"eval_loss": loss, "loss": log["loss"], "grad_norm": log["grad_norm"], **scores, **texts}
+    return {"eval_loss": loss, "train_loss": log["loss"], "grad_norm": log["grad_norm"], **scores, **texts}
 
 
 class PoisonedBart(PessExtractor):

@@ -73,12 +73,12 @@ def test_many_rows_are_named_in_part():
 
 def test_overflow_under_a_grad_scaler_goes_on(tmp_path):
     """Float32 overflows under so large a scale as float16 does under the usual one: the scaler halves it."""
-    trainer = make_trainer(tmp_path, max_steps=6, learning_rate=1e-2, per_device_train_batch_size=2, number=12)
-    scaler = trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    trainer = make_trainer(tmp_path, max_steps=10, learning_rate=1e-2, per_device_train_batch_size=2)
+    scaler = trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**125)
     before = trainer.model.get_input_embeddings().weight.clone()
     trainer.train()
-    assert trainer.state.global_step == 6
-    assert 0 < scaler.get_scale() < 2.0**127
+    assert trainer.state.global_step == 10
+    assert 0 < scaler.get_scale() < 2.0**125
     assert not torch.equal(before, trainer.model.get_input_embeddings().weight)
     assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
 
@@ -141,6 +141,6 @@ def test_gradients_under_bf16_autocast_point_where_float32_points(tmp_path):
         trainer.train()
         return kept[-1].float()
 
-    for weights in ({"consistency_weight": 0.0}, {"completeness_weight": 0.0}, {}):
+    for weights in ({"completeness_weight": 0.0}, {}):
         half, full = gradient(bf16=True, **weights), gradient(**weights)
         assert torch.nn.functional.cosine_similarity(half, full, dim=0) > 0.99
