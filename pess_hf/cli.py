@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from pess_hf.errors import PessError
+
+#: How long a process other than the first waits before it says why it failed.
+GRACE_SECONDS = 5.0
 
 _CURES = {
     errno.ENOENT: "check the path",
@@ -39,7 +43,9 @@ def run_recipe(main: Callable[..., None]) -> None:
 
     A `PessError`, and an `OSError` such as a missing file, a full disk or an unknown model id, become ``error: ...``
     on stderr and status 1; Ctrl-C becomes ``interrupted`` and status 130. All else is a bug and keeps its traceback.
-    With ``PESS_DEBUG=1`` in the environment the traceback of the mendable errors is shown as well.
+    With ``PESS_DEBUG=1`` in the environment the traceback of the mendable errors is shown as well. Of several
+    processes the first speaks at once and the others after some seconds: by then the launcher has ended those that
+    failed with it, so that one error is one line.
 
     Args:
         main: The recipe, called without arguments.
@@ -63,12 +69,28 @@ def run_recipe(main: Callable[..., None]) -> None:
         # transformers and huggingface_hub raise a bare OSError for an unknown model id or an unreachable Hub.
         _fail(describe_os_error(err))
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if _rank() == 0:
+            print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    except Exception:
+        # The end of another process breaks what this one was exchanging with it; the launcher is about to end it too.
+        if _is_one_of_several():
+            time.sleep(GRACE_SECONDS)
+        raise
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def _is_one_of_several() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def _fail(message: str) -> None:
     """Print the one line and leave; called inside an `except` block."""
+    if _is_one_of_several() and _rank() > 0:
+        time.sleep(GRACE_SECONDS)
     if os.environ.get("PESS_DEBUG", "") not in ("", "0"):
         traceback.print_exc()
     sys.stdout.flush()

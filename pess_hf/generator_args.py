@@ -288,4 +288,5 @@ def make_collator(
     """The collator of a run: the model's text form, and the persona or none."""
     from pess_hf.pipeline import collator_of
 
-    return collator_of(model, tokenizer, use_persona=persona_args.persona_source != "none", **lengths)
+    use_persona = persona_args.persona_source != "none"
+    return collator_of(model, tokenizer, use_persona=use_persona, with_ids=True, **lengths)

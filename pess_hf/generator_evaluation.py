@@ -6,20 +6,23 @@ Letters: B examples in a batch, T decoder positions.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from pess_hf.data.collator import ID_COLUMN
 from pess_hf.data.strategies import normalise_strategy
 from pess_hf.data.support_collator import SupportCollator
 from pess_hf.pipeline import MAX_NEW_TOKENS, decode_replies
+from pess_hf.processes import from_all, share_of
 from pess_hf.reply_metrics import persona_similarity, reply_scores
-from pess_hf.rollout import rollout_mode
+from pess_hf.rollout import ReadyModel, generation_ready
 
 if TYPE_CHECKING:
     import datasets
+    from accelerate import Accelerator
     from sentence_transformers import SentenceTransformer
 
 
@@ -45,18 +48,20 @@ def measure_generator(
     batch_size: int = 16,
     max_replies: int | None = None,
     disable_tqdm: bool = False,
+    accelerator: Accelerator | None = None,
     **generation: Any,
 ) -> tuple[dict[str, float], list[Reply]]:
     """Measure a generator.
 
     Args:
-        model: The generator.
+        model: The generator, wrapped or not.
         collator: Makes the batches; decides whether the model sees the persona.
         examples: What `build_support_examples` makes.
         encoder: A sentence encoder for `persona_similarity`; None leaves it out.
         batch_size: Examples at a time.
         max_replies: Write replies to the first so many examples only; likelihood is measured on all.
         disable_tqdm: No progress bar.
+        accelerator: Of several processes that share the work and call this together; each gets all figures.
         generation: Passed to `generate`; 50 new tokens at most by default.
 
     Returns:
@@ -72,9 +77,10 @@ def measure_generator(
     """
     generation.setdefault("max_new_tokens", MAX_NEW_TOKENS)
     asked = examples if max_replies is None else examples.select(range(min(max_replies, len(examples))))
-    with rollout_mode(model):
-        loss = _mean_loss(model, collator, examples, batch_size, disable_tqdm)
-        replies = _write_replies(model, collator, asked, batch_size, disable_tqdm, generation)
+    with generation_ready(model, accelerator) as ready:
+        work = _Work(ready, collator, batch_size, disable_tqdm, accelerator)
+        loss = _mean_loss(work, examples)
+        replies = _write_replies(work, asked, generation)
     # A model that knows nothing can be worse than a float can say.
     scores = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
     wanted = [normalise_strategy(name) for name in asked["strategy"]]
@@ -93,34 +99,46 @@ def _batches(examples: datasets.Dataset, batch_size: int) -> list[list[int]]:
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def _mean_loss(
-    model: Any, collator: SupportCollator, examples: datasets.Dataset, batch_size: int, quiet: bool
-) -> float:
+@dataclass(frozen=True)
+class _Work:
+    """What both passes over the examples need."""
+
+    ready: ReadyModel
+    collator: SupportCollator
+    batch_size: int
+    quiet: bool
+    accelerator: Accelerator | None
+
+    def shares(self, examples: datasets.Dataset, name: str) -> Iterator[tuple[list[int], bool]]:
+        """This process's batches, behind a progress bar, and whether their result counts."""
+        mine = share_of(_batches(examples, self.batch_size), self.accelerator)
+        return iter(tqdm(mine, desc=name, disable=self.quiet))
+
+
+def _mean_loss(work: _Work, examples: datasets.Dataset) -> float:
     total, count = 0.0, 0
-    for rows in tqdm(_batches(examples, batch_size), desc="likelihood", disable=quiet):
-        batch = _to_device(collator([examples[row] for row in rows]), model.device)
-        total += model(**batch, num_items_in_batch=1).loss.item()
-        count += int((batch["labels"] != -100).sum())
-    return total / max(count, 1)
+    for rows, counts in work.shares(examples, "likelihood"):
+        batch = _to_device(work.collator([examples[row] for row in rows]), work.ready.model.device)
+        loss = work.ready.model(**batch, num_items_in_batch=1).loss.item()
+        if counts:
+            total += loss
+            count += int((batch["labels"] != -100).sum())
+    sums = from_all([(total, count)], work.accelerator)
+    return sum(total for total, _ in sums) / max(sum(count for _, count in sums), 1)
 
 
-def _write_replies(
-    model: Any,
-    collator: SupportCollator,
-    examples: datasets.Dataset,
-    batch_size: int,
-    quiet: bool,
-    generation: dict[str, Any],
-) -> list[Reply]:
+def _write_replies(work: _Work, examples: datasets.Dataset, generation: dict[str, Any]) -> list[Reply]:
     replies: dict[int, Reply] = {}
-    for rows in tqdm(_batches(examples, batch_size), desc="replies", disable=quiet):
+    for rows, counts in work.shares(examples, "replies"):
         chosen: Sequence[dict[str, Any]] = [examples[row] for row in rows]
-        prompts = collator.encode_prompts([row["context"] for row in chosen], [row["persona"] for row in chosen])
-        sequences = model.generate(**_to_device(prompts, model.device), **generation)  # (B, T)
-        pairs = decode_replies(model, collator.tokenizer, sequences)
-        replies.update((row, Reply(*pair)) for row, pair in zip(rows, pairs, strict=True))
-    return [replies[row] for row in range(len(examples))]
+        prompts = work.collator.encode_prompts([row["context"] for row in chosen], [row["persona"] for row in chosen])
+        sequences = work.ready.generate(**_to_device(prompts, work.ready.model.device), **generation)  # (B, T)
+        if counts:
+            pairs = decode_replies(work.ready.model, work.collator.tokenizer, sequences)
+            replies.update((row, Reply(*pair)) for row, pair in zip(rows, pairs, strict=True))
+    everywhere = dict(pair for part in from_all([replies], work.accelerator) for pair in part.items())
+    return [everywhere[row] for row in range(len(examples))]
 
 
 def _to_device(batch: dict[str, Any], device: Any) -> dict[str, Any]:
-    return {name: value.to(device) for name, value in batch.items()}
+    return {name: value.to(device) for name, value in batch.items() if name != ID_COLUMN}

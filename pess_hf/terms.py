@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
 
 from pess_hf.decoder_batch import DecoderBatch, Rollout, SentencePairs
 from pess_hf.losses import consistency_loss, dialogue_mean, sentence_representations, token_nll
+
+#: The terms by name.
+TERMS = ("nll", "completeness", "consistency")
 
 
 @dataclass(frozen=True)
@@ -19,15 +23,18 @@ class PessTerms:
         nll_sum: Summed over the reference tokens; the caller divides by the tokens of the global batch.
         completeness: Mean over dialogues.
         consistency: Mean over dialogues.
+        not_finite: Whether the term, in the order of `TERMS`, is not a finite number for a dialogue, (3, B) bool.
     """
 
     nll_sum: torch.Tensor
     completeness: torch.Tensor
     consistency: torch.Tensor
+    not_finite: torch.Tensor
 
     def times(self, num_dialogues: int) -> PessTerms:
         """The same with the means over dialogues turned into sums."""
-        return PessTerms(self.nll_sum, self.completeness * num_dialogues, self.consistency * num_dialogues)
+        means = {"completeness": self.completeness, "consistency": self.consistency}
+        return replace(self, **{name: mean * num_dialogues for name, mean in means.items()})
 
 
 def pess_terms(
@@ -56,10 +63,15 @@ def pess_terms(
     row_of_token = wanted.nonzero()[:, 0]  # (N,)
     is_reference = row_of_token < num_dialogues
     is_target = _is_target(batch, row_of_token, is_reference, num_dialogues)
+    dialogue_of_token = batch.encoder_rows[row_of_token]  # (N,)
+    consistency = _consistency_by_dialogue(hidden, batch.pairs, num_dialogues, temperature)  # (B,)
+    by_term = [(nll[chosen].detach(), dialogue_of_token[chosen]) for chosen in (is_reference, is_target)]
+    sums = [consistency.detach().new_zeros(num_dialogues).index_add(0, rows, values) for values, rows in by_term]
     return PessTerms(
         nll_sum=nll[is_reference].sum(),
-        completeness=dialogue_mean(nll[is_target], batch.encoder_rows[row_of_token[is_target]], num_dialogues),
-        consistency=_mean_consistency(hidden, batch.pairs, num_dialogues, temperature),
+        completeness=dialogue_mean(nll[is_target], dialogue_of_token[is_target], num_dialogues),
+        consistency=consistency.sum() / num_dialogues,
+        not_finite=~torch.stack([*sums, consistency.detach()]).isfinite(),  # (3, B)
     )
 
 
@@ -74,11 +86,15 @@ def _is_target(
     return ~is_reference | ~has_own_row[batch.encoder_rows[row_of_token]]
 
 
-def _mean_consistency(
+def _consistency_by_dialogue(
     hidden: torch.Tensor, pairs: list[SentencePairs], num_dialogues: int, temperature: float
 ) -> torch.Tensor:
-    losses = [_consistency(hidden, pair, temperature) for pair in pairs]
-    return torch.stack(losses).sum() / num_dialogues if losses else hidden.new_zeros((), dtype=torch.float32)
+    """One value per dialogue, (B,), 0 where there are no pairs."""
+    zeros = hidden.new_zeros(num_dialogues, dtype=torch.promote_types(hidden.dtype, torch.float32))
+    if not pairs:
+        return zeros
+    losses = torch.stack([_consistency(hidden, pair, temperature) for pair in pairs])
+    return zeros.index_add(0, torch.tensor([pair.reference_row for pair in pairs], device=hidden.device), losses)
 
 
 def _consistency(hidden: torch.Tensor, pair: SentencePairs, temperature: float) -> torch.Tensor:
@@ -96,6 +112,9 @@ def _as_read(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
 class TermMeter:
     """Weighted averages of named values between two logs: summed on the device, gathered once when read.
 
+    Args:
+        names: Values that every process reads, also one that had nothing to add: all have to read the same.
+
     Example:
         >>> meter = TermMeter()
         >>> meter.add({"nll": torch.tensor(6.0)}, weight=2)
@@ -104,7 +123,8 @@ class TermMeter:
         {'nll': 2.0}
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        self._names = tuple(names)
         self._totals: dict[str, torch.Tensor] = {}
 
     def add(self, sums: dict[str, torch.Tensor], weight: float | torch.Tensor) -> None:
@@ -119,15 +139,20 @@ class TermMeter:
             addend = torch.stack([value, torch.as_tensor(weight, device=value.device, dtype=value.dtype)])  # (2,)
             self._totals[name] = self._totals[name] + addend if name in self._totals else addend
 
+    def clear(self) -> None:
+        """Start anew without reading."""
+        self._totals.clear()
+
     def read(self, accelerator: Accelerator | None = None) -> dict[str, float]:
         """The averages over all processes, after which the meter starts anew; 0 where nothing weighed anything."""
-        names = sorted(self._totals)
+        names = sorted({*self._names, *self._totals})
         if not names:
             return {}
-        totals = torch.stack([self._totals[name] for name in names])  # (names, 2)
+        nothing = torch.zeros(2, device=None if accelerator is None else accelerator.device)
+        totals = torch.stack([self._totals.get(name, nothing) for name in names])  # (names, 2)
         if accelerator is not None:
             totals = accelerator.reduce(totals, reduction="sum")
-        self._totals.clear()
+        self.clear()
         values = torch.where(totals[:, 1] > 0, totals[:, 0] / totals[:, 1], 0.0).tolist()
         return dict(zip(names, values, strict=True))
 

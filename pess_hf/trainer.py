@@ -6,6 +6,7 @@ Letters: B dialogues in a micro-batch, R decoder rows, T target tokens, V vocabu
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
@@ -15,26 +16,30 @@ from transformers import PreTrainedModel, Seq2SeqTrainer
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
-from pess_hf.data.collator import PERSONA_COLUMNS, PersonaCollator
+from pess_hf.data.collator import ID_COLUMN, PERSONA_COLUMNS, PersonaCollator
 from pess_hf.decoder_batch import DecoderBatch, Rollout, build_decoder_batch
 from pess_hf.errors import PessError
 from pess_hf.extraction import max_positions, unique_sentences
+from pess_hf.finite import FiniteMixin, FiniteWatch
 from pess_hf.hub_trainer import PessHubMixin
 from pess_hf.modeling_extractor import PersonaExtractionMixin
-from pess_hf.rollout import greedy_rollouts
+from pess_hf.processes import check_sharding, gather_real, num_real_rows
+from pess_hf.rollout import generation_ready, greedy_rollouts
 from pess_hf.rollout_window import ROLLOUT_KEY, RolloutWindow, TokenIds, load_pending, save_pending
 from pess_hf.safe_checkpoints import SafeCheckpointsMixin
 from pess_hf.similarity import PersonaMatcher, persona_scores
-from pess_hf.terms import PessTerms, TermMeter, consistent_counts, pess_terms
+from pess_hf.terms import TERMS, PessTerms, TermMeter, consistent_counts, pess_terms
 from pess_hf.text import split_pieces
 from pess_hf.training_args import PessTrainingArguments
 
 logger = logging.get_logger(__name__)
 
 Batch = dict[str, Any]
+#: Set in an evaluation batch whose rows another process measures.
+_REPEATS = "repeats"
 
 
-class PessTrainer(SafeCheckpointsMixin, PessHubMixin, Seq2SeqTrainer):
+class PessTrainer(FiniteMixin, SafeCheckpointsMixin, PessHubMixin, Seq2SeqTrainer):
     """Trains a persona extractor with likelihood, completeness and consistency (PESS, arXiv 2403.04212).
 
     Used like `Seq2SeqTrainer`, over rows with `utterances` and `persona`. Both weights at 0 give the plain baseline
@@ -92,10 +97,12 @@ class PessTrainer(SafeCheckpointsMixin, PessHubMixin, Seq2SeqTrainer):
                 f"PessTrainer: expected one process per GPU, found {self.args.n_gpu} GPUs in one process. "
                 "Use accelerate launch --multi_gpu, or set CUDA_VISIBLE_DEVICES to one of them."
             )
+        check_sharding(self.accelerator, extractor)
+        self.finite_watch = FiniteWatch(TERMS)
         self._matcher = matcher
         self._window: RolloutWindow | None = None
         self._restored_rollouts: TokenIds = []
-        self._train_meter, self._eval_meter = TermMeter(), TermMeter()
+        self._train_meter, self._eval_meter = TermMeter(), TermMeter([*TERMS, "rollout_consistent_rate"])
         self._gen_kwargs: dict[str, Any] = {}
 
     @property
@@ -137,8 +144,9 @@ class PessTrainer(SafeCheckpointsMixin, PessHubMixin, Seq2SeqTrainer):
             + self.args.consistency_weight * scaled.consistency
         )
         if model.training:
+            self.finite_watch.add(terms.not_finite, inputs.get(ID_COLUMN))
             self._record(self._train_meter, scaled, rollouts, 1 / self.current_gradient_accumulation_steps)
-        else:
+        elif not inputs.get(_REPEATS):
             num_tokens = batch.labels[:num_dialogues].ne(-100).sum()
             self._record(self._eval_meter, terms.times(num_dialogues), rollouts, num_dialogues, num_tokens)
         return (loss, outputs) if return_outputs else loss
@@ -151,7 +159,8 @@ class PessTrainer(SafeCheckpointsMixin, PessHubMixin, Seq2SeqTrainer):
         steps = self.current_gradient_accumulation_steps if model.training else 1
         world = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
         count = torch.as_tensor(num_items, device=terms.nll_sum.device).clamp(min=1)
-        return PessTerms(terms.nll_sum / count * world, terms.completeness / steps, terms.consistency / steps)
+        means = {"completeness": terms.completeness / steps, "consistency": terms.consistency / steps}
+        return replace(terms, nll_sum=terms.nll_sum / count * world, **means)
 
     def _record(
         self,
@@ -210,9 +219,9 @@ class PessTrainer(SafeCheckpointsMixin, PessHubMixin, Seq2SeqTrainer):
             token_ids = None
         if token_ids is None:
             sources = [ids[mask.bool()] for batch in batches for ids, mask in zip(*_source(batch), strict=True)]
-            model = self.accelerator.unwrap_model(self.model)
+            limits = (self.args.rollout_max_new_tokens, self.args.rollout_batch_size)
             with self.accelerator.autocast():
-                flat = greedy_rollouts(model, sources, self.args.rollout_max_new_tokens, self.args.rollout_batch_size)
+                flat = greedy_rollouts(self.model, sources, *limits, accelerator=self.accelerator)
         else:
             flat = [ids for rollouts in token_ids for ids in rollouts]
         generated = self.decode_personas(flat)
@@ -248,8 +257,10 @@ class PessTrainer(SafeCheckpointsMixin, PessHubMixin, Seq2SeqTrainer):
     ) -> Any:
         """As `Seq2SeqTrainer`, with the loss of `compute_loss`."""
         inputs = self._prepare_inputs(inputs)
+        num_real = num_real_rows(self.accelerator, len(inputs["labels"]))
+        real: Batch = {name: rows[: max(num_real, 1)] for name, rows in inputs.items()} | {_REPEATS: num_real == 0}
         with torch.no_grad():
-            loss: Any = self.compute_loss(model, inputs, num_items_in_batch=inputs["labels"].ne(-100).sum())
+            loss: Any = self.compute_loss(model, real, num_items_in_batch=real["labels"].ne(-100).sum())
         if prediction_loss_only or not self.args.predict_with_generate:
             return loss.detach(), None, None
         gen_kwargs = {k: v for k, v in {**self._gen_kwargs, **gen_kwargs}.items() if v is not None}
@@ -259,12 +270,14 @@ class PessTrainer(SafeCheckpointsMixin, PessHubMixin, Seq2SeqTrainer):
         ):
             gen_kwargs["max_new_tokens"] = self.args.rollout_max_new_tokens
         input_ids, attention_mask = _source(inputs)
-        generated = self.model.generate(input_ids=input_ids, attention_mask=attention_mask, **gen_kwargs)
+        with generation_ready(self.model, self.accelerator) as ready:
+            generated = ready.generate(input_ids=input_ids, attention_mask=attention_mask, **gen_kwargs)
         return loss.detach(), generated, inputs["labels"]
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As `Trainer`, plus the terms and, with generation, persona precision, recall and F1 (full references)."""
-        self._eval_meter.read()
+        self.gather_function = gather_real(self.accelerator, self.args.eval_use_gather_object)
+        self._eval_meter.clear()  # what an evaluation that failed left there
         if self.args.predict_with_generate:  # without compute_metrics the Trainer would ask for the loss alone
             kwargs["prediction_loss_only"] = self.args.prediction_loss_only
         output: Any = super().evaluation_loop(dataloader, *args, **kwargs)
@@ -284,7 +297,7 @@ class PessTrainer(SafeCheckpointsMixin, PessHubMixin, Seq2SeqTrainer):
         return output
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = [*PERSONA_COLUMNS, self.args.length_column_name]
+        self._signature_columns = [*PERSONA_COLUMNS, ID_COLUMN, self.args.length_column_name]
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)

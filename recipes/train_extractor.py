@@ -101,7 +101,8 @@ def build_trainer(
         data_args.max_source_length,
         data_args.max_target_length,
     )
-    collator.warn_of_truncation(splits.train)
+    if training_args.process_index == 0:
+        collator.warn_of_truncation(splits.train)
     training_args.predict_with_generate = True
     matcher = None
     if training_args.has_pess_terms:  # loads the sentence encoder: a wrong name shows before training

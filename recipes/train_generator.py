@@ -49,8 +49,8 @@ def main(args: list[str] | None = None) -> None:
     # Save, before the measuring: it is slow, and nothing should be lost in it
     trainer.save_model(_internal_call=True)  # as an outside call it would push before anything is measured
     trainer.save_state()
+    replies = measure(trainer, data_args, training_args, examples.get("test"), metrics)
     if trainer.is_world_process_zero():
-        replies = measure(trainer, data_args, training_args, examples.get("test"), metrics)
         write_json(folder / "metrics.json", metrics)
         write_predictions(folder, examples.get("test"), replies)
         record_run(folder, list(parsed), examples["train"], metrics)
@@ -120,13 +120,14 @@ def measure(
     from pess_hf.similarity import load_encoder
 
     scores, replies = measure_generator(
-        trainer.accelerator.unwrap_model(trainer.model),
+        trainer.model,
         trainer.data_collator,
         examples,
         load_encoder(data_args.similarity_model) if any(examples["persona"]) else None,
         batch_size=training_args.per_device_eval_batch_size,
         max_replies=data_args.max_test_replies,
-        disable_tqdm=bool(training_args.disable_tqdm),
+        disable_tqdm=bool(training_args.disable_tqdm) or not trainer.is_local_process_zero(),
+        accelerator=trainer.accelerator,
         max_new_tokens=data_args.max_target_length,
         num_beams=training_args.generation_num_beams or 1,
     )

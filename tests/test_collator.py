@@ -15,6 +15,11 @@ ROWS = [
 ]
 
 
+def test_rows_keep_their_names():
+    named = [{**row, "dialogue_id": f"d{n}"} for n, row in enumerate(ROWS)]
+    assert PersonaCollator(byte_level_tokenizer())(named)["dialogue_id"] == [f"d{n}" for n in range(len(ROWS))]
+
+
 @pytest.mark.parametrize("make_tokenizer", [byte_level_tokenizer, unigram_tokenizer])
 def test_a_batch_holds_padded_sources_and_targets(make_tokenizer):
     tokenizer = make_tokenizer()

@@ -287,5 +287,6 @@ def test_consistent_counts_leave_repeated_sentences_out():
 
 
 def test_times_does_not_touch_the_sum_over_tokens():
-    terms = PessTerms(torch.tensor(5.0), torch.tensor(2.0), torch.tensor(3.0)).times(4)
+    finite = torch.zeros(3, 4, dtype=torch.bool)
+    terms = PessTerms(torch.tensor(5.0), torch.tensor(2.0), torch.tensor(3.0), finite).times(4)
     assert (terms.nll_sum.item(), terms.completeness.item(), terms.consistency.item()) == (5, 8, 12)

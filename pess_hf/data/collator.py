@@ -12,6 +12,8 @@ from pess_hf.text import DEFAULT_SEPARATOR
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+#: The column that names the rows in errors; a dataset may be without it.
+ID_COLUMN = "dialogue_id"
 #: The columns of a persona dataset that training needs.
 PERSONA_COLUMNS = ("utterances", "persona")
 
@@ -49,8 +51,8 @@ class PersonaCollator:
             rows: B rows with `utterances` and `persona`.
 
         Returns:
-            `input_ids` and `attention_mask` (B, S), `labels` (B, T) padded with -100, and `persona`, the B lists of
-            reference sentences that the matching reads.
+            `input_ids` and `attention_mask` (B, S), `labels` (B, T) padded with -100, `persona`, the B lists of
+            reference sentences that the matching reads, and `dialogue_id` where the rows have one.
 
         Raises:
             PessError: If a row lacks a column.
@@ -77,6 +79,7 @@ class PersonaCollator:
             "attention_mask": batch["attention_mask"],
             "labels": labels,
             "persona": personas,
+            **({ID_COLUMN: [row[ID_COLUMN] for row in rows]} if ID_COLUMN in rows[0] else {}),
         }
 
     def warn_of_truncation(self, rows: Any) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pess_hf.data.collator import pad_labels
+from pess_hf.data.collator import ID_COLUMN, pad_labels
 from pess_hf.data.strategies import normalise_strategy
 from pess_hf.errors import PessError
 from pess_hf.strategy_names import STRATEGIES
@@ -38,6 +38,7 @@ class SupportCollator:
         persona_separator: Stands between persona sentences; the model's config holds it.
         seeker_prefix: Stands before a seeker's turn; the model's config holds it.
         supporter_prefix: Stands before a supporter's turn; the model's config holds it.
+        with_ids: Name the rows in the batch, for the errors of `PessGeneratorTrainer`; a model does not take them.
 
     Raises:
         PessError: The tokenizer lacks a strategy token, or has no padding or end token.
@@ -58,6 +59,7 @@ class SupportCollator:
     persona_separator: str = DEFAULT_SEPARATOR
     seeker_prefix: str = "Persona:"
     supporter_prefix: str = "System:"
+    with_ids: bool = False
     _strategy_ids: dict[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -84,7 +86,8 @@ class SupportCollator:
 
         Returns:
             `input_ids` and `attention_mask` (B, L), `labels` (B, T) padded with -100, and with `use_persona`
-            `persona_input_ids` and `persona_attention_mask` (B, M); a row of zeros has no persona.
+            `persona_input_ids` and `persona_attention_mask` (B, M); a row of zeros has no persona. With `with_ids`
+            `dialogue_id`, B names of dialogue and turn.
 
         Raises:
             PessError: A row lacks a column, or a speaker or a strategy is unknown.
@@ -97,6 +100,8 @@ class SupportCollator:
                 )
         batch = self.encode_prompts([row["context"] for row in rows], [row["persona"] for row in rows])
         batch["labels"] = pad_labels([self.target_ids(row["strategy"], row["response"]) for row in rows])
+        if self.with_ids:
+            batch[ID_COLUMN] = [f"{row.get(ID_COLUMN, '?')} turn {row.get('turn', '?')}" for row in rows]
         return batch
 
     def encode_prompts(
