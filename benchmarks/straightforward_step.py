@@ -37,6 +37,9 @@ class InOrder:
 class PlainTrainer(InOrder, Seq2SeqTrainer):
     """The likelihood alone, as transformers computes it."""
 
+    matcher: PersonaMatcher
+    rollout_seconds = 0.0
+
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As `Seq2SeqTrainer`, without the sentences that come along for the others."""
         return super().compute_loss(model, {k: v for k, v in inputs.items() if k != "persona"}, *args, **kwargs)
@@ -47,6 +50,7 @@ class StraightforwardTrainer(InOrder, Seq2SeqTrainer):
 
     loss_is_scaled_for_ga = True
     matcher: PersonaMatcher
+    rollout_seconds = 0.0
     data_collator: PersonaCollator
     #: What stands in for the generated sentences, by the reference; None takes what the model writes.
     script: Callable[[Personas], Personas] | None = None
@@ -64,9 +68,7 @@ class StraightforwardTrainer(InOrder, Seq2SeqTrainer):
         nll, completeness, consistency = self.terms(model, inputs, generated, matches)
         args: Any = self.args
         return (
-            nll / num_items_in_batch
-            + args.completeness_weight * completeness
-            + args.consistency_weight * consistency
+            nll / num_items_in_batch + args.completeness_weight * completeness + args.consistency_weight * consistency
         )
 
     def generate_personas(self, model: Any, inputs: dict[str, Any]) -> Personas:

@@ -8,11 +8,16 @@ straightforward (`straightforward_step.py`), and `PessTrainer` with rollouts for
 A block is 16 micro-batches, a whole number of windows of each, through the data loader, `get_batch_samples`,
 `training_step`, clipping and AdamW. The figures are medians over rounds of a block's time per step.
 
-The learning rate is 0: the model, and so what it writes, stays the same for all. An untrained model would write to the
-last token and match nothing, which leaves two of the three sequences out; so the small model is taught the
-benchmark's own dialogues first (`--teach_steps`). Where that would take too long (large shapes), `--rollouts scripted`
-puts half of the reference and another dialogue's sentences in place of what the model wrote; it still generates. How
-many rows and tokens there were is printed and written. The sentence cache starts empty in every block.
+The learning rate is 0: the model, and so what it writes, stays the same for all. What an untrained model writes
+matches nothing, which would leave two of the three sequences out. So by default it generates, always to the last
+token, but half of the reference and sentences of another dialogue are read in place of what it wrote (`--rollouts
+scripted`): every dialogue then has all three sequences and a full-length greedy decoding, which is what the floor
+counts and the most that a PESS step can cost. With `--rollouts model` the model is taught the benchmark's own dialogues
+first (`--teach_steps`) and taken at its word. How many rows and tokens there were is printed and written.
+
+Embedding and matching is measured apart: the small model is smaller than the sentence encoder, whose time would hide
+the rest. `seconds` and `ratio_to_plain` are without it, for the straightforward step too; the table shows beside them
+what it takes, its share, and the ratio with it. The sentence cache starts empty in every block, as in a first epoch.
 
 Checked first: for the same rollouts, ours and the straightforward step have the same terms and gradients (1e-5).
 """
@@ -26,46 +31,66 @@ import os
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 import transformers
+from bench_model import build_model, load_rows, machine, scripted
 from straightforward_step import InOrder, Personas, PlainTrainer, StraightforwardTrainer
-from tokenizers.processors import TemplateProcessing
-from transformers import BartConfig, BartForConditionalGeneration
 
-from pess_hf.data import load_persona_dataset
 from pess_hf.data.collator import PersonaCollator
 from pess_hf.decoder_batch import DecoderBatch, Rollout
 from pess_hf.modeling_extractor import PessExtractor
 from pess_hf.plots import check_picture_path
 from pess_hf.rollout_window import ROLLOUT_KEY, TokenIds
 from pess_hf.similarity import PersonaMatch, PersonaMatcher
-from pess_hf.small_tokenizer import train_tokenizer
 from pess_hf.text_metrics import require_extra
 from pess_hf.trainer import PessTrainer
 from pess_hf.training_args import PessTrainingArguments
 
 WINDOWS = (1, 4, 8, 16)
+OURS = [f"rollout_{size}" for size in WINDOWS]
 BLOCK = 16  # micro-batches: a whole number of each window
-DATA = Path(__file__).resolve().parent.parent / os.environ.get("PESS_DATA", "../shared/data")
-FILES = [*(f"msc/session_{session}_valid.jsonl" for session in (2, 3, 4)), "personachat/train_sample.jsonl"]
 TERMS = ("nll", "completeness", "consistency")
 
 
 class TimedMatcher(PersonaMatcher):
-    """Counts the seconds spent in matching."""
+    """Counts the seconds, on the clock and of the CPU, that matching takes."""
 
-    seconds = 0.0
+    seconds = cpu_seconds = 0.0
 
     def match(self, *args: Any) -> list[PersonaMatch]:
         """As `PersonaMatcher.match`."""
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         matches = super().match(*args)
         self.seconds += time.perf_counter() - start
+        self.cpu_seconds += time.process_time() - cpu_start
         return matches
+
+    def start_anew(self) -> None:
+        """Forget all sentences and times."""
+        self._cache.clear()
+        self.seconds, self.cpu_seconds, self.encoder_calls = 0.0, 0.0, 0
+
+
+@dataclass
+class Block:
+    """What one step took, on average over a block, in seconds.
+
+    Args:
+        wall: On the clock, without matching.
+        cpu: Of the CPU, without matching.
+        matching: Matching, on the clock.
+        rollout: Generating, on the clock, in ours; part of `wall`.
+    """
+
+    wall: float
+    cpu: float
+    matching: float
+    rollout: float
 
 
 class OursTrainer(InOrder, PessTrainer):
@@ -74,12 +99,13 @@ class OursTrainer(InOrder, PessTrainer):
     script: Any = None
     references: Personas
     count: Counter[str]
+    rollout_seconds = 0.0
 
     def _roll_out(self, batches: list[dict[str, Any]], token_ids: TokenIds | None = None) -> list[list[Rollout]]:
         self.references = [persona for batch in batches for persona in batch["persona"]]
-        start = time.perf_counter()
+        start = time.perf_counter() - self.matcher.seconds
         rollouts = super()._roll_out(batches, token_ids)
-        self.count["rollout_seconds"] += time.perf_counter() - start  # type: ignore[assignment]
+        self.rollout_seconds += time.perf_counter() - self.matcher.seconds - start
         self.count["rollouts"] += sum(map(len, rollouts))
         self.count["rollout_tokens"] += sum(len(one.token_ids) - 1 for batch in rollouts for one in batch)
         return rollouts
@@ -111,8 +137,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--target_tokens", type=int, default=48, help="target tokens at most, also generated ones")
     parser.add_argument("--threshold", type=float, default=0.6, help="similarity threshold")
     parser.add_argument("--rounds", type=int, default=5, help="blocks of 16 micro-batches for each way")
-    parser.add_argument("--teach_steps", type=int, default=250, help="likelihood steps before anything is measured")
-    parser.add_argument("--rollouts", choices=["model", "scripted"], default="model")
+    parser.add_argument("--rollouts", choices=["scripted", "model"], default="scripted")
+    parser.add_argument("--teach_steps", type=int, default=250, help="likelihood steps first, with --rollouts model")
     parser.add_argument("--data", choices=["auto", "sample"], default="auto")
     parser.add_argument("--similarity_model", default=PessTrainingArguments.similarity_model)
     parser.add_argument("--threads", type=int, default=0, help="torch threads; 0 leaves torch's choice")
@@ -123,61 +149,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def load_rows(args: argparse.Namespace) -> tuple[list[dict[str, Any]], Any, str]:
-    """The dialogues nearest to the wanted lengths, no reference cut, and a tokenizer trained on the texts."""
-    use_files = args.data == "auto" and DATA.is_dir()
-    rows = list(load_persona_dataset([DATA / name for name in FILES] if use_files else "sample", split="train"))
-    rows = [row for row in rows if row["persona"]]
-    texts = [text for row in rows for text in (*row["utterances"], *row["persona"])]
-    tokenizer = train_tokenizer(texts, args.vocab_size)
-    start, end = tokenizer.bos_token, tokenizer.eos_token
-    ids = [(start, tokenizer.bos_token_id), (end, tokenizer.eos_token_id)]
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(f"{start} $A {end}", special_tokens=ids)
-    source = [len(ids) for ids in tokenizer([" | ".join(row["utterances"]) for row in rows])["input_ids"]]
-    target = [len(ids) for ids in tokenizer([" | ".join(row["persona"]) for row in rows])["input_ids"]]
-
-    def distance(row: int) -> int:
-        too_long = 10_000 * (target[row] > args.target_tokens)
-        return too_long + abs(args.target_tokens - target[row]) + max(0, args.source_tokens - source[row])
-
-    nearest = sorted(range(len(rows)), key=lambda row: (distance(row), row))[: BLOCK * args.batch]
-    # In the order of the files, so that lengths are mixed.
-    return [rows[row] for row in sorted(nearest)], tokenizer, "real dialogues" if use_files else "embedded corpus"
-
-
-def build_model(args: argparse.Namespace, tokenizer: Any) -> BartForConditionalGeneration:
-    """A BART of the wanted shape with random weights."""
-    torch.manual_seed(0)
-    heads = max(args.d_model // 64, 1)
-    config = BartConfig(
-        vocab_size=max(args.vocab_size, len(tokenizer)),
-        d_model=args.d_model,
-        encoder_layers=args.layers,
-        decoder_layers=args.layers,
-        encoder_attention_heads=heads,
-        decoder_attention_heads=heads,
-        encoder_ffn_dim=4 * args.d_model,
-        decoder_ffn_dim=4 * args.d_model,
-        max_position_embeddings=max(args.source_tokens, args.target_tokens) + 2,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=tokenizer.eos_token_id,
-        forced_eos_token_id=None,
-    )
-    return BartForConditionalGeneration(config)
-
-
-def scripted(rows: list[dict[str, Any]]) -> Any:
-    """Half of each reference, and as many sentences of the next dialogue, so that all three sequences are there."""
-    written = {}
-    for row, other in zip(rows, [*rows[1:], rows[0]], strict=True):
-        half = (len(row["persona"]) + 1) // 2
-        written[tuple(row["persona"])] = [*row["persona"][:half], *other["persona"][:half]]
-    return lambda references: [written[tuple(persona)] for persona in references]
-
-
-def build_trainers(args: argparse.Namespace, rows: list[dict[str, Any]], tokenizer: Any, folder: str) -> Any:
+def build_trainers(
+    args: argparse.Namespace, rows: list[dict[str, Any]], tokenizer: Any, folder: str, encoder: Any = None
+) -> tuple[PlainTrainer, StraightforwardTrainer, OursTrainer]:
     """A trainer for each way; ours serves all windows. All start from the same, taught, weights."""
     import datasets
 
@@ -203,11 +177,15 @@ def build_trainers(args: argparse.Namespace, rows: list[dict[str, Any]], tokeniz
         "processing_class": tokenizer,
     }
     plain = PlainTrainer(build_model(args, tokenizer), **common)
-    teach(plain, args.teach_steps)
+    if args.rollouts == "model":
+        teach(plain, args.teach_steps)
+    else:  # the end token is never the best: every decoding runs to the last token
+        plain.model.final_logits_bias[:, tokenizer.eos_token_id] = -10.0
     straightforward = StraightforwardTrainer(copy.deepcopy(plain.model), **common)
-    straightforward.matcher = PersonaMatcher(args.similarity_model, args.threshold, cache_size=0)
+    straightforward.matcher = TimedMatcher(encoder or args.similarity_model, args.threshold, cache_size=0)
     model = PessExtractor(copy.deepcopy(plain.model.config))
     model.load_state_dict(plain.model.state_dict())
+    plain.matcher = straightforward.matcher  # never asked
     ours = OursTrainer(model, matcher=TimedMatcher(straightforward.matcher.encoder, args.threshold), **common)
     ours.count = Counter()
     if args.rollouts == "scripted":
@@ -278,10 +256,11 @@ def prepare(trainer: Any) -> None:
     trainer.is_in_train, trainer.state.max_steps = True, 1
 
 
-def run_block(trainer: Any, steps: int = BLOCK) -> tuple[float, float]:
-    """Train over the first micro-batches as `Trainer`'s loop does; wall-clock and CPU seconds per step."""
-    if isinstance(trainer, OursTrainer):
-        trainer.matcher._cache.clear()
+def run_block(trainer: Any, steps: int = BLOCK) -> Block:
+    """Train over the first micro-batches as `Trainer`'s loop does."""
+    matcher = trainer.matcher
+    matcher.start_anew()
+    trainer.rollout_seconds = 0.0
     iterator = iter(trainer.get_train_dataloader())
     start, cpu_start = time.perf_counter(), time.process_time()
     for _ in range(steps):
@@ -292,80 +271,79 @@ def run_block(trainer: Any, steps: int = BLOCK) -> tuple[float, float]:
         trainer.model.zero_grad()
     if trainer.args.device.type == "cuda":
         torch.cuda.synchronize()
-    return (time.perf_counter() - start) / steps, (time.process_time() - cpu_start) / steps
+    wall = time.perf_counter() - start - matcher.seconds
+    cpu = time.process_time() - cpu_start - matcher.cpu_seconds
+    return Block(wall / steps, cpu / steps, matcher.seconds / steps, trainer.rollout_seconds / steps)
 
 
-def measure(args: argparse.Namespace, plain: Any, straightforward: Any, ours: Any) -> dict[str, Any]:
-    """Let the ways take turns, in another order each round; per way its times and, for ours, what they went to."""
+def measure(
+    args: argparse.Namespace, plain: Any, straightforward: Any, ours: Any
+) -> tuple[dict[str, list[Block]], dict[str, Counter[str]]]:
+    """Let the ways take turns, in another order each round; per way its times and, for ours, what was in them."""
     ways = {"plain": plain, "straightforward": straightforward, **{f"rollout_{size}": ours for size in WINDOWS}}
     for trainer in (plain, straightforward, ours):
         prepare(trainer)
         run_block(trainer, steps=2)
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    parts: dict[str, Counter[str]] = {f"rollout_{size}": Counter() for size in WINDOWS}
+    blocks: dict[str, list[Block]] = {name: [] for name in ways}
+    counts: dict[str, Counter[str]] = {name: Counter() for name in ways}
     for number in range(args.rounds):
         names = list(ways)
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            if name in parts:
-                ours.args.rollout_steps = int(name.split("_")[1])
+            if ways[name] is ours:
+                ours.args.rollout_steps = int(name.removeprefix("rollout_"))
                 ours.count.clear()
-                ours.matcher.seconds, ours.matcher.encoder_calls = 0.0, 0
-            seconds[name].append(run_block(ways[name]))
-            if name in parts:
-                counts = {"match_seconds": ours.matcher.seconds, "encoder_calls": ours.matcher.encoder_calls}
-                parts[name].update({**ours.count, **counts})  # type: ignore[arg-type]
+            blocks[name].append(run_block(ways[name]))
+            if ways[name] is ours:
+                counts[name].update({**ours.count, "encoder_calls": ours.matcher.encoder_calls})
         print(f"round {number + 1} of {args.rounds} done", file=sys.stderr)
-    return {"seconds": seconds, "parts": parts}
+    return blocks, counts
 
 
-def floor(args: argparse.Namespace, tokens: tuple[float, float]) -> float:
-    """Fewest floating-point operations of a PESS step over those of a plain one, as multiples of width squared.
+def floor(args: argparse.Namespace, source: float, target: float) -> float:
+    """Floating-point operations of a PESS step over those of a plain one, as the floor counts them.
 
     One encoder pass, three decoder sequences and their gradients (twice the forward), and one greedy decoding.
 
     Args:
         args: The model's shape.
-        tokens: Source and target tokens of a dialogue.
+        source: Source tokens of a dialogue.
+        target: Its target tokens.
     """
-    source, target = tokens
+    # In multiples of twice the width squared, for one dialogue.
     encoder = args.layers * source * (12 + 2 * source / args.d_model)
     decoder = args.layers * (target * (14 + 2 * (source + target) / args.d_model) + 2 * source)
     decoder += target * args.vocab_size / args.d_model
     return (3 * encoder + 9 * decoder + decoder) / (3 * encoder + 3 * decoder)
 
 
-def summarise(args: argparse.Namespace, measured: dict[str, Any]) -> dict[str, Any]:
-    """Medians, ratios, and the composition of the steps."""
-    seconds = {name: median(wall for wall, _ in times) for name, times in measured["seconds"].items()}
-    cpu_seconds = {name: median(cpu for _, cpu in times) for name, times in measured["seconds"].items()}
-    parts = {}
-    for name, count in measured["parts"].items():
-        steps = count["steps"]
-        total = sum(wall for wall, _ in measured["seconds"][name]) / args.rounds  # a mean, like the parts
-        parts[name] = {
-            "rollout_share": (count["rollout_seconds"] - count["match_seconds"]) / steps / total,
-            "matching_share": count["match_seconds"] / steps / total,
-            "matching_seconds": count["match_seconds"] / steps,
-            "encoder_calls": count["encoder_calls"] / steps,
-        }
-    last = measured["parts"][f"rollout_{WINDOWS[-1]}"]
-    dialogues = last["reference"]
+def summarise(
+    args: argparse.Namespace, blocks: dict[str, list[Block]], counts: dict[str, Counter[str]]
+) -> dict[str, Any]:
+    """Medians, ratios, and what the steps were made of."""
+    seconds = {name: median(block.wall for block in times) for name, times in blocks.items()}
+    cpu = {name: median(block.cpu for block in times) for name, times in blocks.items()}
+    matching = {name: median(block.matching for block in times) for name, times in blocks.items()}
+    last = counts[f"rollout_{WINDOWS[-1]}"]
+    source, target = last["source_tokens"] / last["reference"], last["target_tokens"] / last["reference"]
     return {
         "seconds": seconds,
         "ratio_to_plain": {name: value / seconds["plain"] for name, value in seconds.items()},
-        "cpu_seconds": cpu_seconds,
-        "cpu_ratio_to_plain": {name: value / cpu_seconds["plain"] for name, value in cpu_seconds.items()},
-        "faster_than_straightforward": {name: seconds["straightforward"] / seconds[name] for name in measured["parts"]},
-        "floor": floor(args, (last["source_tokens"] / dialogues, last["target_tokens"] / dialogues)),
-        "parts": parts,
+        "cpu_ratio_to_plain": {name: value / cpu["plain"] for name, value in cpu.items()},
+        "straightforward_over_ours": {name: seconds["straightforward"] / seconds[name] for name in OURS},
+        "matching_seconds": matching,
+        "matching_share": {name: value / (value + seconds[name]) for name, value in matching.items()},
+        "ratio_with_matching": {name: (matching[name] + value) / seconds["plain"] for name, value in seconds.items()},
+        "rollout_share": {name: median(block.rollout for block in blocks[name]) / seconds[name] for name in OURS},
+        "encoder_calls_a_step": {name: counts[name]["encoder_calls"] / counts[name]["steps"] for name in OURS},
+        "floor": floor(args, source, target),
         "per_dialogue": {
-            "source_tokens": last["source_tokens"] / dialogues,
-            "target_tokens": last["target_tokens"] / dialogues,
-            "new_target_rows": last["new_target"] / dialogues,
-            "generated_rows": last["generated"] / dialogues,
+            "source_tokens": source,
+            "target_tokens": target,
+            "new_target_rows": last["new_target"] / last["reference"],
+            "generated_rows": last["generated"] / last["reference"],
             "generated_tokens": last["rollout_tokens"] / last["rollouts"],
         },
-        "all_seconds": {name: [wall for wall, _ in times] for name, times in measured["seconds"].items()},
+        "all_seconds": {name: [block.wall for block in times] for name, times in blocks.items()},
     }
 
 
@@ -379,15 +357,16 @@ def report(args: argparse.Namespace, result: dict[str, Any]) -> None:
         f"target, {mean['generated_rows']:.2f} generated"
     )
     print(f"{result['device']}; load before the run {result['load_before']:.2f}; floor {result['floor']:.2f}")
-    print(f"\n{'':<16}{'ms a step':>10}{'plain steps':>13}{'CPU time':>10}{'rollout':>9}{'matching':>10}")
+    titles = ("ms a step", "plain steps", "by CPU time", "rollout", "matching ms", "its share", "with it")
+    print("\n" + " " * 16 + "".join(f"{title:>13}" for title in titles))
     for name, value in result["seconds"].items():
-        line = f"{name:<16}{1000 * value:10.1f}{result['ratio_to_plain'][name]:13.2f}"
-        line += f"{result['cpu_ratio_to_plain'][name]:10.2f}"
-        if name in result["parts"]:
-            part = result["parts"][name]
-            line += f"{100 * part['rollout_share']:8.1f}%{100 * part['matching_share']:9.1f}%"
-        print(line)
-    print(f"\nstraightforward / ours at 8 = {result['faster_than_straightforward']['rollout_8']:.2f}")
+        cells = [f"{1000 * value:.1f}", f"{result['ratio_to_plain'][name]:.2f}"]
+        cells += [f"{result['cpu_ratio_to_plain'][name]:.2f}"]
+        cells += [f"{100 * result['rollout_share'][name]:.1f} %" if name in OURS else ""]
+        cells += [f"{1000 * result['matching_seconds'][name]:.1f}", f"{100 * result['matching_share'][name]:.1f} %"]
+        cells += [f"{result['ratio_with_matching'][name]:.2f}"]
+        print(f"{name:<16}" + "".join(f"{cell:>13}" for cell in cells))
+    print(f"\nstraightforward / ours at 8 = {result['straightforward_over_ours']['rollout_8']:.2f}")
 
 
 def plot(path: Path, result: dict[str, Any]) -> None:
@@ -409,32 +388,24 @@ def plot(path: Path, result: dict[str, Any]) -> None:
     plt.close(figure)
 
 
-def machine(args: argparse.Namespace) -> str:
-    """The processor or the accelerator."""
-    if args.device == "cuda":
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return f"{names[0] if names else 'CPU'}, {torch.get_num_threads()} threads"
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Check, time, print; 1 if ours and the straightforward step differ."""
+def main(argv: list[str] | None = None, encoder: Any = None) -> int:
+    """Check, time, print; 1 if ours and the straightforward step differ. A test may bring its own encoder."""
     args = parse(argv)
     if args.plot:
         check_picture_path(args.plot)
     if args.threads:
         torch.set_num_threads(args.threads)
     load = os.getloadavg()[0]
-    rows, tokenizer, data = load_rows(args)
-    trainers = build_trainers(args, rows, tokenizer, str((args.json or Path("runs/x")).parent))
+    rows, tokenizer, data = load_rows(args, BLOCK * args.batch)
+    folder = str(args.json.parent) if args.json else "runs"
+    trainers = build_trainers(args, rows, tokenizer, folder, encoder)
     differences = check(*trainers[1:])
     limit = 1e-5 if args.dtype == "float32" else 5e-2
     if max(differences[name] for name in (*TERMS, "gradient")) > limit:
         print(f"error: ours and the straightforward step differ: {differences}", file=sys.stderr)
         return 1
     print(f"for the same rollouts, terms and gradients equal: {differences}")
-    result = summarise(args, measure(args, *trainers))
+    result = summarise(args, *measure(args, *trainers))
     settings = {name: value for name, value in vars(args).items() if name not in ("json", "plot")}
     result |= {"differences": differences, "settings": settings, "data": data, "device": machine(args)}
     result |= {"load_before": load, "torch": torch.__version__, "transformers": transformers.__version__}

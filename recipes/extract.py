@@ -44,8 +44,6 @@ class ExtractionArguments:
 
 def main(args: list[str] | None = None) -> None:
     """Read a chunk, extract it over all processes, append it; move the file into place at the end."""
-    from accelerate import PartialState
-
     (parsed,) = parse_recipe_args(ExtractionArguments, args, __doc__)
     output = prepare_output_file(parsed.output)
     if output.exists() and not parsed.overwrite:
@@ -53,6 +51,8 @@ def main(args: list[str] | None = None) -> None:
     # One reading for its errors alone: a mistake in the last row shows before anything slow starts.
     if not sum(1 for row in read_rows(parsed) if check_writable(row, parsed.input)):
         raise PessError(f"{parsed.input}: expected rows, found none. Write the file again or name another one.")
+
+    from accelerate import PartialState  # not earlier: it loads torch, which neither help nor a slip needs
 
     state = PartialState()
     extractor = Extractor(parsed, state)
