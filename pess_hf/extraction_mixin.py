@@ -16,6 +16,7 @@ from transformers.modeling_outputs import ModelOutput
 from pess_hf.encoder_cache import EncoderCache
 from pess_hf.errors import PessError
 from pess_hf.extraction import extract_personas
+from pess_hf.shared_attention import rows_mask, shared_cross_attention
 from pess_hf.text import DEFAULT_SEPARATOR
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class PersonaExtractionMixin:
     # What the backbone brings along.
     config: Any
     get_encoder: Any
+    get_decoder: Any
     named_parameters: Any
     training: bool
 
@@ -170,7 +172,12 @@ class PersonaExtractionMixin:
         if encoder_rows is None:
             repeats = len(decoder_input_ids) // len(input_ids)
             encoder_rows = torch.arange(len(input_ids), device=input_ids.device).repeat(repeats)  # (R,)
-        hidden = self.decode(decoder_input_ids, encoded[encoder_rows], attention_mask[encoder_rows])  # (R, T, D)
+        mask = attention_mask[encoder_rows]  # (R, S)
+        if self.training and _checkpoints_layers(self.get_decoder()):  # they take no cache then
+            hidden = self.decode(decoder_input_ids, encoded[encoder_rows], mask)  # (R, T, D)
+        else:
+            ready = rows_mask(self.get_decoder().config, mask, encoded, decoder_input_ids.shape[1])
+            hidden = self.decode(decoder_input_ids, encoded, ready, shared_cross_attention(encoder_rows))
         wanted = hidden if labels is None else hidden[labels.ne(-100)]  # (N, D)
         return SharedEncoderOutput(
             logits=self.project(wanted), decoder_hidden_states=hidden, encoder_last_hidden_state=encoded
@@ -188,9 +195,12 @@ class PersonaExtractionMixin:
     def _run_encoder(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         return self.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)[0]
 
-    def decode(self, decoder_input_ids: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def decode(
+        self, decoder_input_ids: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor | None, cache: Any = None
+    ) -> torch.Tensor:
         """Last hidden states (R, T, D) of decoder inputs (R, T) over encoded dialogues (R, S, D), teacher forced.
 
+        With a `shared_cross_attention` as cache the dialogues are (B, S, D) and the mask comes from `rows_mask`.
         Targets are padded on the right, where a causal decoder's real positions cannot see the padding: no mask.
         """
         raise TypeError(f"{type(self).__name__} has to say how its backbone decodes.")
@@ -253,6 +263,10 @@ def _sum_over_tokens(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor
 
 def _without_pooler(encoder: nn.Module) -> Iterator[nn.Parameter]:
     return (parameter for name, parameter in encoder.named_parameters() if not name.startswith("pooler."))
+
+
+def _checkpoints_layers(decoder: nn.Module) -> bool:
+    return any(getattr(module, "gradient_checkpointing", False) for module in decoder.modules())
 
 
 def _is_encoder_name(name: str) -> bool:

@@ -46,10 +46,16 @@ class PessExtractor(PersonaExtractionMixin, BartForConditionalGeneration):
                 setattr(config, name, value)
         _default_separators(config)
 
-    def decode(self, decoder_input_ids: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def decode(
+        self, decoder_input_ids: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor | None, cache: Any = None
+    ) -> torch.Tensor:
         """See `PersonaExtractionMixin.decode`."""
         return self.model.decoder(
-            input_ids=decoder_input_ids, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
+            input_ids=decoder_input_ids,
+            encoder_hidden_states=encoded,
+            encoder_attention_mask=mask,
+            past_key_values=cache,
+            use_cache=False,
         )[0]
 
     def project(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -68,10 +74,16 @@ class PessT5Extractor(PersonaExtractionMixin, T5ForConditionalGeneration):
         super().__init__(config)
         _default_separators(config)
 
-    def decode(self, decoder_input_ids: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def decode(
+        self, decoder_input_ids: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor | None, cache: Any = None
+    ) -> torch.Tensor:
         """See `PersonaExtractionMixin.decode`."""
         return self.decoder(
-            input_ids=decoder_input_ids, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
+            input_ids=decoder_input_ids,
+            encoder_hidden_states=encoded,
+            encoder_attention_mask=mask,
+            past_key_values=cache,
+            use_cache=False,
         )[0]
 
     def project(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -133,12 +145,18 @@ class PessEncoderDecoderExtractor(PersonaExtractionMixin, EncoderDecoderModel):
         model.generation_config = greedy_config(model, max_new_tokens=64)
         return model
 
-    def decode(self, decoder_input_ids: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def decode(
+        self, decoder_input_ids: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor | None, cache: Any = None
+    ) -> torch.Tensor:
         """See `PersonaExtractionMixin.decode`."""
         if hasattr(self, "enc_to_dec_proj"):
             encoded = self.enc_to_dec_proj(encoded)
         return self.decoder.base_model(
-            input_ids=decoder_input_ids, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
+            input_ids=decoder_input_ids,
+            encoder_hidden_states=encoded,
+            encoder_attention_mask=mask,
+            past_key_values=cache,
+            use_cache=False,
         )[0]
 
     def project(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,7 @@ from pess_hf.processes import is_zero3
 
 #: What a rollout keeps of the model's generation config: tokens, never beams, lengths or penalties.
 _TOKEN_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id")
+_ENCODED_AT_ONCE = 16
 
 
 @contextlib.contextmanager
@@ -210,12 +211,29 @@ def _generation_config(model: Any, config: GenerationConfig) -> Iterator[None]:
 
 def _generate(ready: ReadyModel, sources: list[torch.Tensor], config: GenerationConfig) -> list[torch.Tensor]:
     pad = config.pad_token_id
-    input_ids = pad_sequence(sources, batch_first=True, padding_value=pad)  # (B, S)
-    lengths = torch.tensor([len(source) for source in sources], device=input_ids.device)
-    mask = (torch.arange(input_ids.shape[1], device=input_ids.device) < lengths[:, None]).long()  # (B, S)
-    encoded = BaseModelOutput(last_hidden_state=ready.model.encode(input_ids, mask))  # (B, S, D)
-    sequences = ready.generate(encoder_outputs=encoded, attention_mask=mask)  # (B, T)
+    encoded, mask = _encode(ready.model, sources, pad)
+    outputs = BaseModelOutput(last_hidden_state=encoded)
+    sequences = ready.generate(encoder_outputs=outputs, attention_mask=mask)  # (B, T)
     return [_cut_padding(sequence, pad) for sequence in sequences]
+
+
+def _encode(model: Any, sources: list[torch.Tensor], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Encoded sources (B, S, D) and their mask (B, S).
+
+    Sources come sorted by length and are encoded a few at a time: so they pad less, and a CPU keeps what it computes
+    in its cache. Decoding, one token at a time, is the other way round and takes all of them.
+    """
+    states = []
+    for start in range(0, len(sources), _ENCODED_AT_ONCE):
+        few = sources[start : start + _ENCODED_AT_ONCE]
+        input_ids = pad_sequence(few, batch_first=True, padding_value=pad)  # (b, s)
+        hidden = model.encode(input_ids, _mask(few))  # (b, s, D)
+        states += [row[: len(source)] for row, source in zip(hidden, few, strict=True)]
+    return pad_sequence(states, batch_first=True), _mask(sources)  # (B, S, D), (B, S)
+
+
+def _mask(sources: list[torch.Tensor]) -> torch.Tensor:
+    return pad_sequence([torch.ones_like(source) for source in sources], batch_first=True)  # (B, S)
 
 
 def _cut_padding(sequence: torch.Tensor, pad: int) -> torch.Tensor:
