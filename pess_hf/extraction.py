@@ -10,6 +10,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
+from pess_hf.beam_sharing import shared_beams
 from pess_hf.encoding import encode_sources, warn_of_truncation
 from pess_hf.errors import PessError
 from pess_hf.rollout import rollout_mode
@@ -38,7 +39,8 @@ def extract_personas(
     order = sorted(range(len(sources)), key=lambda row: (-len(sources[row].input_ids), row))
     personas: list[list[str]] = [[] for _ in sources]
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    with rollout_mode(model), tqdm(total=len(order), desc="extract", unit="row", disable=disable_tqdm) as bar:
+    bar = tqdm(total=len(order), desc="extract", unit="row", disable=disable_tqdm)
+    with rollout_mode(model), shared_beams(model), bar:
         for rows in batches:
             batch = [torch.tensor(sources[row].input_ids, device=model.device) for row in rows]
             texts = _generate_texts(model, tokenizer, batch, generation)

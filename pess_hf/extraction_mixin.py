@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import ModelOutput
 
+from pess_hf.beam_sharing import BeamSharingMixin
 from pess_hf.encoder_cache import EncoderCache
 from pess_hf.errors import PessError
 from pess_hf.extraction import extract_personas
@@ -37,7 +38,7 @@ class SharedEncoderOutput(ModelOutput):
     encoder_last_hidden_state: torch.Tensor | None = None
 
 
-class PersonaExtractionMixin:
+class PersonaExtractionMixin(BeamSharingMixin):
     """Makes an encoder-decoder language model a persona extractor, adding no weight.
 
     It adds `extract`, a forward pass in which several decoder rows share one encoded dialogue, a loss that honours
