@@ -1,8 +1,8 @@
 """Beam search that keeps a dialogue's encoder states once, not once per beam.
 
-`generate` repeats the encoder's output for every beam, so cross-attention projects, keeps and, at every token, reorders
-`num_beams` equal copies of each dialogue's keys and values. Here they stay as they are, and the beams of a dialogue
-become several queries of one attention call.
+`generate` repeats the encoder's output for every beam, so cross-attention projects, keeps and, at every token,
+reorders `num_beams` equal copies of each dialogue's keys and values. Here they stay single and where they are, and the
+beams of a dialogue become several queries of one attention call.
 
 Letters: B dialogues, K beams, H heads, S source tokens, T target tokens, d width of a head.
 """

@@ -16,7 +16,7 @@ from transformers.modeling_outputs import ModelOutput
 from pess_hf.beam_sharing import BeamSharingMixin
 from pess_hf.encoder_cache import EncoderCache
 from pess_hf.errors import PessError
-from pess_hf.extraction import extract_personas
+from pess_hf.extraction import Engine, extract_personas
 from pess_hf.text import DEFAULT_SEPARATOR
 
 if TYPE_CHECKING:
@@ -208,6 +208,8 @@ class PersonaExtractionMixin(BeamSharingMixin):
         *,
         max_source_length: int = 512,
         disable_tqdm: bool = False,
+        engine: Engine = "torch",
+        compute_type: str | None = None,
         **generation: Any,
     ) -> list[list[str]]:
         """Write the persona of each speaker.
@@ -220,13 +222,16 @@ class PersonaExtractionMixin(BeamSharingMixin):
             batch_size: Dialogues generated for at once.
             max_source_length: Source tokens kept; what is dropped first are the oldest utterances.
             disable_tqdm: No progress bar.
-            **generation: Anything `generate` takes, such as `num_beams=4`.
+            engine: "torch", "ctranslate2" (extra `fast`; BART and T5), or what `open_engine` returns.
+            compute_type: How CTranslate2 computes, such as "float32" or "int8"; None leaves the weights' own type.
+            **generation: Anything `generate` takes, such as `num_beams=4`; CTranslate2 refuses what it has no
+                counterpart for.
 
         Returns:
             The persona sentences of each dialogue, in the order of `dialogues`.
 
         Raises:
-            PessError: If a dialogue has no utterance.
+            PessError: If a dialogue has no utterance, or the engine cannot run this model or a setting.
 
         Example:
             >>> model = AutoPessExtractor.from_pretrained("runs/demo")  # doctest: +SKIP
@@ -240,6 +245,8 @@ class PersonaExtractionMixin(BeamSharingMixin):
             batch_size=batch_size,
             max_source_length=max_source_length,
             disable_tqdm=disable_tqdm,
+            engine=engine,
+            compute_type=compute_type,
             **generation,
         )
 

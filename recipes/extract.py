@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pess_hf.arguments import parse_recipe_args
 from pess_hf.cli import check_counts, prepare_output_file, run_recipe, write_json
@@ -29,6 +29,12 @@ class ExtractionArguments:
     num_beams: int | None = field(default=None, metadata={"help": "Beams; by default what the model was saved with."})
     max_new_tokens: int | None = field(default=None, metadata={"help": "Tokens written at most per persona."})
     max_source_length: int = field(default=512, metadata={"help": "Source tokens; the oldest utterances go first."})
+    engine: Literal["torch", "ctranslate2"] = field(
+        default="torch", metadata={"help": "What writes: PyTorch, or CTranslate2 (extra `fast`)."}
+    )
+    compute_type: str | None = field(
+        default=None, metadata={"help": "How CTranslate2 computes, such as float32 or int8; by default as saved."}
+    )
     overwrite: bool = field(default=False, metadata={"help": "Replace an output file that is there already."})
     disable_tqdm: bool = field(default=False, metadata={"help": "No progress bar."})
 
@@ -108,11 +114,13 @@ class Extractor:
 
     def __init__(self, args: ExtractionArguments, state: Any) -> None:
         from pess_hf.checkpoint import open_tokenizer
+        from pess_hf.extraction import open_engine
         from pess_hf.modeling_extractor import AutoPessExtractor
 
         self.args, self.state = args, state
         self.model: Any = AutoPessExtractor.from_pretrained(args.model).to(state.device)
         self.tokenizer = open_tokenizer(args.model)
+        self.engine = open_engine(self.model, self.tokenizer, args.engine, args.compute_type)
 
     def extract(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The rows with their personas, in order, on every process."""
@@ -125,6 +133,7 @@ class Extractor:
             batch_size=self.args.batch_size,
             max_source_length=self.args.max_source_length,
             disable_tqdm=self.args.disable_tqdm or not self.state.is_main_process,
+            engine=self.engine,
             **self.args.generation(),
         )
         shares = gather_object([personas])
@@ -140,7 +149,16 @@ class Partial:
         self.path = output.with_name(output.name + ".partial")
         self.settings_path = output.with_name(output.name + ".partial.json")
         size = os.path.getsize(args.input) if os.path.isfile(args.input) else None
-        names = ("model", "input", "split", "num_beams", "max_new_tokens", "max_source_length")
+        names = (
+            "model",
+            "input",
+            "split",
+            "num_beams",
+            "max_new_tokens",
+            "max_source_length",
+            "engine",
+            "compute_type",
+        )
         self.settings = {**{name: getattr(args, name) for name in names}, "input_bytes": size}
 
     def resume(self) -> int:
