@@ -5,6 +5,7 @@ The model is converted once and kept, under a name made of its weights, in the a
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import json
@@ -225,7 +226,7 @@ def weights_digest(model: Any, tokenizer: PreTrainedTokenizerBase) -> str:
 def _convert(model: Any, tokenizer: PreTrainedTokenizerBase, checkpoint: Path, output: Path) -> None:
     converters = importlib.import_module("ctranslate2.converters")
     model.save_pretrained(checkpoint)
-    tokenizer.save_pretrained(checkpoint)
+    _with_all_roles(tokenizer).save_pretrained(checkpoint)
     try:
         converters.TransformersConverter(str(checkpoint)).convert(str(output))
     except (ValueError, KeyError, AttributeError, NotImplementedError) as error:
@@ -234,6 +235,15 @@ def _convert(model: Any, tokenizer: PreTrainedTokenizerBase, checkpoint: Path, o
             f"({_one_line(error)}). Use engine='torch'."
         ) from error
     shutil.rmtree(checkpoint)
+
+
+def _with_all_roles(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The converter wants a start and an unknown token; where there is none no text needs it, so padding stands in."""
+    copied = copy.deepcopy(tokenizer)
+    for role in ("bos_token", "unk_token"):
+        if getattr(copied, role) is None:
+            setattr(copied, role, copied.pad_token)
+    return copied
 
 
 def _import_library() -> ModuleType:

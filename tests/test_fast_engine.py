@@ -7,11 +7,13 @@ import pytest
 import torch
 from recipe_runs import flags, recipe, save_model, write_rows
 from test_extraction import KINDS, extract, lively
+from tiny_extractor import tiny_bart
 from transformers import GenerationConfig
 
 from pess_hf import PessError
 from pess_hf.extraction import TorchEngine, open_engine
 from pess_hf.fast_engine import CTranslate2Engine, converted_folder, decoding_options, weights_digest
+from pess_hf.small_tokenizer import train_tokenizer
 
 MANY = [[f"I have {n} dogs and {word}.", f"Well, {word}!"] for n in range(5) for word in ("cats", "Snow", "a car")]
 SETTINGS = {
@@ -88,6 +90,16 @@ def test_what_has_no_counterpart_is_refused_in_one_line(opened, setting):
 def test_settings_without_effect_pass():
     neutral = {"repetition_penalty": 1.0, "do_sample": False, "temperature": 0.7, "use_cache": True, "top_k": 50}
     assert decoding_options(GenerationConfig(), neutral) == decoding_options(GenerationConfig(), {})
+
+
+def test_a_tokenizer_without_an_unknown_token_will_do(cache):
+    tokenizer = train_tokenizer(["I sing in a choir. I have two dogs."], 320)
+    assert tokenizer.unk_token is None
+    model = tiny_bart(1, tokenizer, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=2)
+    engine = CTranslate2Engine(model, tokenizer, "float32", cache)
+    settings = {"num_beams": 2, "max_new_tokens": 12, "disable_tqdm": True}
+    assert model.extract(MANY, tokenizer, engine=engine, **settings) == model.extract(MANY, tokenizer, **settings)
+    assert tokenizer.unk_token is None
 
 
 def test_a_backbone_that_cannot_be_converted_is_refused(cache):
