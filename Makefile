@@ -38,7 +38,7 @@ clean: ## Remove .venv, caches and build leftovers; keeps runs/.
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(DEMO_STAMP): EXTRAS := metrics,offline
-$(TEST_STAMP): EXTRAS := lora,metrics,offline,dev
+$(TEST_STAMP): EXTRAS := fast,lora,metrics,offline,dev
 
 # The stamp is written last, so an install that was cut off is taken up again.
 $(DEMO_STAMP) $(TEST_STAMP): setup.cfg pyproject.toml constraints.txt

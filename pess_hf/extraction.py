@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
+from pess_hf.beam_sharing import shared_beams
 from pess_hf.encoding import encode_sources, warn_of_truncation
 from pess_hf.errors import PessError
 from pess_hf.rollout import rollout_mode
@@ -17,6 +18,77 @@ from pess_hf.text import fold, split_pieces
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from pess_hf.fast_engine import CTranslate2Engine
+
+ENGINES = ("torch", "ctranslate2")
+
+
+class TorchEngine:
+    """Writes personas by the model's own `generate`.
+
+    Args:
+        model: The extractor.
+        tokenizer: Its tokenizer.
+    """
+
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model, self.tokenizer = model, tokenizer
+
+    def write(self, sources: Sequence[Sequence[int]], generation: dict[str, Any]) -> list[str]:
+        """Write one persona text per source.
+
+        Args:
+            sources: Source token ids with the special tokens, B rows of any length.
+            generation: Anything `generate` takes.
+
+        Returns:
+            B texts without special tokens.
+        """
+        rows = [torch.tensor(source, device=self.model.device) for source in sources]
+        input_ids = pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id)  # (B, S)
+        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)  # (B, S)
+        with rollout_mode(self.model), shared_beams(self.model):
+            sequences = self.model.generate(input_ids=input_ids, attention_mask=mask, **generation)  # (B, T)
+        return self.tokenizer.batch_decode(sequences, skip_special_tokens=True)
+
+
+#: What writes personas: a name, or an engine that `open_engine` made.
+Engine: TypeAlias = "str | TorchEngine | CTranslate2Engine"
+
+
+def open_engine(
+    model: Any, tokenizer: PreTrainedTokenizerBase, engine: Engine = "torch", compute_type: str | None = None
+) -> TorchEngine | CTranslate2Engine:
+    """Make an engine ready, so that many calls of `extract` share it.
+
+    Args:
+        model: The extractor.
+        tokenizer: Its tokenizer.
+        engine: "torch" or "ctranslate2" (extra `fast`); an engine is returned as it is.
+        compute_type: How CTranslate2 computes, such as "float32" or "int8"; None leaves the weights' own type.
+
+    Raises:
+        PessError: If there is no such engine, or it cannot run this model.
+
+    Example:
+        >>> engine = open_engine(model, tokenizer, "ctranslate2", "int8")  # doctest: +SKIP
+        >>> model.extract(dialogues, tokenizer, engine=engine)  # doctest: +SKIP
+    """
+    if engine == "ctranslate2":
+        from pess_hf.fast_engine import CTranslate2Engine
+
+        return CTranslate2Engine(model, tokenizer, compute_type or "default")
+    if compute_type is not None:
+        raise PessError(
+            f"compute_type={compute_type!r}: expected none, for only engine='ctranslate2' opens with one. "
+            "Name that engine, or load the model with dtype=... for torch."
+        )
+    if engine == "torch":
+        return TorchEngine(model, tokenizer)
+    if isinstance(engine, str):
+        raise PessError(f"engine: expected {' or '.join(ENGINES)}, found {engine!r}.")
+    return engine
 
 
 def extract_personas(
@@ -28,11 +100,14 @@ def extract_personas(
     max_source_length: int = 512,
     disable_tqdm: bool = False,
     progress: Any = None,
+    engine: Engine = "torch",
+    compute_type: str | None = None,
     **generation: Any,
 ) -> list[list[str]]:
     """Generate personas in length-sorted batches; see `PersonaExtractionMixin.extract` for the arguments."""
     if batch_size < 1:
         raise PessError(f"batch_size: expected 1 or more, found {batch_size}.")
+    writer = open_engine(model, tokenizer, engine, compute_type)
     max_source_length = min(max_source_length, max_positions(model))
     sources = encode_sources(tokenizer, dialogues, model.config.utterance_separator, max_source_length)
     warn_of_truncation([source.num_dropped for source in sources], "oldest utterances", "max_source_length")
@@ -40,24 +115,14 @@ def extract_personas(
     personas: list[list[str]] = [[] for _ in sources]
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     own_bar = tqdm(total=len(order), desc="extract", unit="row", disable=disable_tqdm or progress is not None)
-    with rollout_mode(model), own_bar:
+    with own_bar:
         bar = own_bar if progress is None else progress
         for rows in batches:
-            batch = [torch.tensor(sources[row].input_ids, device=model.device) for row in rows]
-            texts = _generate_texts(model, tokenizer, batch, generation)
+            texts = writer.write([sources[row].input_ids for row in rows], generation)
             for row, text in zip(rows, texts, strict=True):
                 personas[row] = unique_sentences(split_pieces(text, model.config.persona_separator))
             bar.update(len(rows))
     return personas
-
-
-def _generate_texts(
-    model: Any, tokenizer: PreTrainedTokenizerBase, sources: list[torch.Tensor], generation: dict[str, Any]
-) -> list[str]:
-    input_ids = pad_sequence(sources, batch_first=True, padding_value=tokenizer.pad_token_id)  # (B, S)
-    mask = pad_sequence([torch.ones_like(source) for source in sources], batch_first=True)  # (B, S)
-    sequences = model.generate(input_ids=input_ids, attention_mask=mask, **generation)  # (B, T)
-    return tokenizer.batch_decode(sequences, skip_special_tokens=True)
 
 
 def max_positions(model: Any) -> int:

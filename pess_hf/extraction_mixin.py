@@ -13,9 +13,10 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import ModelOutput
 
+from pess_hf.beam_sharing import BeamSharingMixin
 from pess_hf.encoder_cache import EncoderCache
 from pess_hf.errors import PessError
-from pess_hf.extraction import extract_personas
+from pess_hf.extraction import Engine, extract_personas
 from pess_hf.shared_attention import rows_mask, shared_cross_attention
 from pess_hf.text import DEFAULT_SEPARATOR
 
@@ -38,7 +39,7 @@ class SharedEncoderOutput(ModelOutput):
     encoder_last_hidden_state: torch.Tensor | None = None
 
 
-class PersonaExtractionMixin:
+class PersonaExtractionMixin(BeamSharingMixin):
     """Makes an encoder-decoder language model a persona extractor, adding no weight.
 
     It adds `extract`, a forward pass in which several decoder rows share one encoded dialogue, a loss that honours
@@ -218,6 +219,8 @@ class PersonaExtractionMixin:
         max_source_length: int = 512,
         disable_tqdm: bool = False,
         progress: Any = None,
+        engine: Engine = "torch",
+        compute_type: str | None = None,
         **generation: Any,
     ) -> list[list[str]]:
         """Write the persona of each speaker.
@@ -231,13 +234,16 @@ class PersonaExtractionMixin:
             max_source_length: Source tokens kept; what is dropped first are the oldest utterances.
             disable_tqdm: No progress bar.
             progress: A progress bar to move in place of an own one.
-            **generation: Anything `generate` takes, such as `num_beams=4`.
+            engine: "torch", "ctranslate2" (extra `fast`; BART and T5), or what `open_engine` returns.
+            compute_type: How CTranslate2 computes, such as "float32" or "int8"; None leaves the weights' own type.
+            **generation: Anything `generate` takes, such as `num_beams=4`; CTranslate2 refuses what it has no
+                counterpart for.
 
         Returns:
             The persona sentences of each dialogue, in the order of `dialogues`.
 
         Raises:
-            PessError: If a dialogue has no utterance.
+            PessError: If a dialogue has no utterance, or the engine cannot run this model or a setting.
 
         Example:
             >>> model = AutoPessExtractor.from_pretrained("runs/demo")  # doctest: +SKIP
@@ -252,6 +258,8 @@ class PersonaExtractionMixin:
             max_source_length=max_source_length,
             disable_tqdm=disable_tqdm,
             progress=progress,
+            engine=engine,
+            compute_type=compute_type,
             **generation,
         )
 

@@ -211,21 +211,22 @@ def _generation_config(model: Any, config: GenerationConfig) -> Iterator[None]:
 
 def _generate(ready: ReadyModel, sources: list[torch.Tensor], config: GenerationConfig) -> list[torch.Tensor]:
     pad = config.pad_token_id
-    encoded, mask = _encode(ready.model, sources, pad)
+    # Under ZeRO-3 every process has to run the encoder equally often.
+    encoded, mask = _encode(ready.model, sources, pad, len(sources) if ready.synced else _ENCODED_AT_ONCE)
     outputs = BaseModelOutput(last_hidden_state=encoded)
     sequences = ready.generate(encoder_outputs=outputs, attention_mask=mask)  # (B, T)
     return [_cut_padding(sequence, pad) for sequence in sequences]
 
 
-def _encode(model: Any, sources: list[torch.Tensor], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _encode(model: Any, sources: list[torch.Tensor], pad: int, at_once: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Encoded sources (B, S, D) and their mask (B, S).
 
     Sources come sorted by length and are encoded a few at a time: so they pad less, and a CPU keeps what it computes
     in its cache. Decoding, one token at a time, is the other way round and takes all of them.
     """
     states = []
-    for start in range(0, len(sources), _ENCODED_AT_ONCE):
-        few = sources[start : start + _ENCODED_AT_ONCE]
+    for start in range(0, len(sources), at_once):
+        few = sources[start : start + at_once]
         input_ids = pad_sequence(few, batch_first=True, padding_value=pad)  # (b, s)
         hidden = model.encode(input_ids, _mask(few))  # (b, s, D)
         states += [row[: len(source)] for row, source in zip(hidden, few, strict=True)]

@@ -34,6 +34,12 @@ class ExtractionArguments:
     num_beams: int | None = field(default=None, metadata={"help": "Beams; by default what the model was saved with."})
     max_new_tokens: int | None = field(default=None, metadata={"help": "Tokens written at most per persona."})
     max_source_length: int = field(default=512, metadata={"help": "Source tokens; the oldest utterances go first."})
+    engine: Literal["torch", "ctranslate2"] = field(
+        default="torch", metadata={"help": "What writes: PyTorch, or CTranslate2 (extra `fast`)."}
+    )
+    compute_type: str | None = field(
+        default=None, metadata={"help": "How CTranslate2 computes, such as float32 or int8; by default as saved."}
+    )
     overwrite: bool = field(default=False, metadata={"help": "Replace an output that is there already."})
     disable_tqdm: bool = field(default=False, metadata={"help": "No progress bar."})
 
@@ -100,16 +106,18 @@ class Extractor:
 
     def __init__(self, args: ExtractionArguments, state: Any) -> None:
         from pess_hf.checkpoint import open_tokenizer
+        from pess_hf.extraction import open_engine
         from pess_hf.modeling_extractor import AutoPessExtractor
 
         self.args, self.state = args, state
         self.model: Any = AutoPessExtractor.from_pretrained(args.model).to(state.device)
         self.tokenizer = open_tokenizer(args.model)
+        self.engine = open_engine(self.model, self.tokenizer, args.engine, args.compute_type)
         self.bar: Any = None
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the personas: the model's weights and configuration, the tokenizer, the settings."""
-        names = ("split", "num_beams", "max_new_tokens", "max_source_length")
+        names = ("split", "num_beams", "max_new_tokens", "max_source_length", "engine", "compute_type")
         settings = {name: getattr(self.args, name) for name in names}
         texts = (self.model.config.to_json_string(), self.model.generation_config.to_json_string())
         crc = zlib.crc32("".join((*texts, str(sorted(self.tokenizer.get_vocab().items())))).encode())
@@ -136,6 +144,7 @@ class Extractor:
             batch_size=self.args.batch_size,
             max_source_length=self.args.max_source_length,
             progress=self.bar,
+            engine=self.engine,
             **self.args.generation(),
         )
         return [{**row, "persona": persona} for row, persona in zip(rows, personas, strict=True)]

@@ -54,7 +54,7 @@ def yaml_files() -> list[str]:
 
 def test_extras():
     extras = setup_config()["options.extras_require"]
-    assert {"lora", "metrics", "offline", "dev"} <= set(extras)
+    assert {"fast", "lora", "metrics", "offline", "dev"} <= set(extras)
     assert {canonicalize_name(r.name) for r in requirements(extras["dev"])} >= {"pytest", "ruff", "mypy", "hypothesis"}
 
 
