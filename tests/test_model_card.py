@@ -57,6 +57,24 @@ def test_generator_card_is_the_golden_one(generator_run):
     check_golden("generator_card.md", render_model_card(generator_run))
 
 
+def prose(card):
+    """What the templates say whatever the run: no head, title, table row, command, version or number of rows."""
+    body = card.split("---\n", 2)[2]
+    body = re.sub(r"```bash\n.*?```", "", body, flags=re.DOTALL)
+    kept = [line for line in body.splitlines() if line and not line.startswith(("|", "# ", "Training rows:"))]
+    return [line for line in kept if not re.fullmatch(r"- [\w-]+ \d[\w.+]*", line)]
+
+
+@pytest.mark.parametrize("kind", ["extractor", "generator"])
+def test_the_published_examples_say_what_the_templates_say_now(make_run, kind):
+    example = (ROOT / "model_cards" / f"{kind}_example.md").read_text(encoding="utf-8")
+    base = head(example).get("base_model", "/tmp/base")
+    run = make_run(run=run_with(model_name_or_path=base), metrics={"test_loss": 1.0})
+    card = render_model_card(run, kind, license="apache-2.0")
+    assert prose(example) == prose(card)
+    assert set(head(card)) == set(head(example)) and head(card)["tags"] == head(example)["tags"]
+
+
 def test_the_head_holds_what_was_measured(make_run, tmp_path):
     write_model_card(make_run(), model_id="tester/fake", license="mit", tags=["bart"])
     data = ModelCard.load(tmp_path / "fake" / "README.md").data
