@@ -46,8 +46,14 @@ class FiniteWatch:
         names = [f"unnamed row {seen + n}" for n in range(count)] if ids is None else list(ids)
         self._steps.append((not_finite.detach(), names))
 
-    def flags(self) -> torch.Tensor:
-        """1.0 for each term that is not finite somewhere, else 0.0; (terms,), on the device."""
+    def flags(self, device: Any = None) -> torch.Tensor:
+        """1.0 for each term that is not finite somewhere, else 0.0; (terms,), on the device.
+
+        Args:
+            device: Where they are made if there was no micro-batch, as in a subclass with a `compute_loss` of its own.
+        """
+        if not self._steps:
+            return torch.zeros(len(self.terms), device=device)
         return torch.stack([flags.any(dim=1) for flags, _ in self._steps]).any(dim=0).float()
 
     def bad_rows(self) -> dict[str, list[str]]:
@@ -127,7 +133,7 @@ def check_finite(watch: FiniteWatch, parameters: Iterable[torch.nn.Parameter], a
         ...     print(str(error)[:66])
         step 5: expected finite numbers, found nan or infinity in nll of r
     """
-    flags = watch.flags()
+    flags = watch.flags(accelerator.device)
     gradients = (parameter.grad for parameter in parameters if parameter.grad is not None)
     bad_gradient = (~_is_finite(gradients, flags.device)).float()
     flags = accelerator.reduce(torch.cat([flags, bad_gradient[None]]), reduction="sum")  # (terms + 1,)

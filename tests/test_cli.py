@@ -240,3 +240,29 @@ def test_full_disk_is_one_line(capsys):
     with pytest.raises(SystemExit):
         run_recipe(main)
     assert "no space left on device; free some disk space" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rank", "world", "error", "waits"),
+    [
+        ("0", "1", PessError("x"), 0),
+        ("0", "2", PessError("x"), 0),
+        ("1", "2", PessError("x"), 1),
+        ("0", "2", RuntimeError("a peer is gone"), 1),
+        ("0", "1", RuntimeError("a bug"), 0),
+    ],
+)
+def test_of_several_processes_the_first_speaks_first(monkeypatch, capsys, rank, world, error, waits):
+    """The others give the launcher time to end them; a broken exchange is shown only if nobody says why."""
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", world)
+    waited = []
+    monkeypatch.setattr("pess_hf.cli.time.sleep", lambda seconds: waited.append(capsys.readouterr().err))
+
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit if isinstance(error, PessError) else RuntimeError):
+        run_recipe(main)
+    assert waited == [""] * waits
+    assert ("error: x" in capsys.readouterr().err) == isinstance(error, PessError)
