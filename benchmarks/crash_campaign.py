@@ -234,7 +234,7 @@ def _events(events: Connection) -> Any:
 def table(campaign: Campaign) -> str:
     """The count as a Markdown table."""
     moments = (ANYWHERE, WRITING, WINDOW, DAMAGE)
-    lines = [f"| setting | {' | '.join(moments)} | left a damaged checkpoint | runs compared | largest difference |"]
+    lines = [f"| setting | {' | '.join(moments)} | damaged checkpoint found | runs compared | largest difference |"]
     lines.append("| --- |" + " --- |" * (len(moments) + 3))
     for setting in campaign.settings:
         kills = [kill for kill in campaign.kills if kill.setting == setting.name]

@@ -19,6 +19,8 @@ from pess_hf.errors import PessError
 Placed = tuple[Where, dict[str, Any]]
 
 _RESAVE = "Save the file as UTF-8."
+_PARQUET_ROWS = 1024
+_PARQUET_BUFFER = 1 << 20
 
 
 class _DuplicateKeyError(ValueError):
@@ -156,13 +158,14 @@ def read_parquet(path: Path) -> Iterator[Placed]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.ParquetFile(path)
+        # Without a buffer a whole row group is read at once, which is as large as the writer pleased.
+        table = pyarrow.parquet.ParquetFile(path, buffer_size=_PARQUET_BUFFER)
         names = table.schema_arrow.names
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise PessError(f"{path}, column {twice[0]!r}: expected each column once, found it twice. Rename one.")
         number = 0
-        for batch in table.iter_batches():
+        for batch in table.iter_batches(batch_size=_PARQUET_ROWS):
             for record in batch.to_pylist():
                 number += 1
                 yield Where(str(path), "row", number), record
