@@ -16,13 +16,14 @@ from pess_hf.experiment_args import ExperimentArguments, read_experiment
 from pess_hf.extractor_args import ExtractorArguments, PersonaDataArguments
 from pess_hf.training_args import PessTrainingArguments
 
-CONFIGS = sorted((RECIPES / "configs" / "experiments").glob("*.yaml"))
 TRAINING = [ExtractorArguments, PersonaDataArguments, PessTrainingArguments]
 
 
-@pytest.fixture(autouse=True)
-def _sentences_cost_nothing(monkeypatch):
-    monkeypatch.setattr(similarity, "load_encoder", lambda *_, **__: FakeEncoder())
+@pytest.fixture(scope="module", autouse=True)
+def _sentences_cost_nothing():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(similarity, "load_encoder", lambda *_, **__: FakeEncoder())
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +31,13 @@ def model(tmp_path_factory):
     return save_model(tmp_path_factory.mktemp("model"))
 
 
-@pytest.fixture
-def data(tmp_path):
-    return write_rows(tmp_path / "rows.jsonl")
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_rows(tmp_path_factory.mktemp("data") / "rows.jsonl")
 
 
-@pytest.fixture
-def trained(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def all_trained():
     """The settings of every training, which happens in this process."""
     settings = []
 
@@ -46,8 +47,23 @@ def trained(monkeypatch):
             recipe("train_extractor").main(["--config", str(path)])
         return 0
 
-    monkeypatch.setattr(experiment, "_start_process", lambda *_: start)
-    return settings
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "_start_process", lambda *_: start)
+        yield settings
+
+
+@pytest.fixture
+def trained(all_trained):
+    all_trained.clear()
+    return all_trained
+
+
+@pytest.fixture(scope="module")
+def ablation(tmp_path_factory, model, data, all_trained):
+    """The folder of a finished ablation, and how its runs were started."""
+    folder = tmp_path_factory.mktemp("ablation")
+    recipe("experiments/ablation").main(words(model, data, folder))
+    return folder, list(all_trained)
 
 
 def words(model, data, folder, **settings):
@@ -64,22 +80,21 @@ def are_same(one, other):
 
 
 class TestAblation:
-    def test_end_to_end(self, tmp_path, model, data, trained, capsys):
-        folder = tmp_path / "x"
-        recipe("experiments/ablation").main(words(model, data, folder))
-        assert [(run["seed"], run.get("resume_from_checkpoint") is not None) for run in trained] == [
-            (1, False), (2, False), *[(seed, True) for _ in range(3) for seed in (1, 2)],
-        ]  # fmt: skip
-        assert [run["output_dir"] for run in trained[2:4]] == [
-            str(folder / "no-completeness" / f"seed-{seed}") for seed in (1, 2)
-        ]
-        assert trained[2]["resume_from_checkpoint"] == str(folder / "baseline" / "seed-1" / "checkpoint-2")
+    def test_others_go_on_from_the_first_variant_of_their_seed(self, ablation):
+        folder, trained = ablation
+        names = ["baseline", "no-completeness", "no-consistency", "full"]
+        runs = [(name, seed) for name in names for seed in (1, 2)]
+        assert [run["output_dir"] for run in trained] == [str(folder / name / f"seed-{seed}") for name, seed in runs]
+        starts = [run.get("resume_from_checkpoint") for run in trained]
+        assert starts[:2] == [None, None]
+        assert starts[2:] == [str(folder / "baseline" / f"seed-{seed}" / "checkpoint-2") for _, seed in runs[2:]]
         assert trained[2]["completeness_weight"] == 0 and "consistency_weight" not in trained[2]
-        results = json.loads((folder / "results.json").read_text())
-        [report] = results["reports"]
-        assert [entry["name"] for entry in report["settings"]] == [
-            "baseline", "no-completeness", "no-consistency", "full",
-        ]  # fmt: skip
+        assert "persona scores on 8 test rows" in (folder / "full" / "seed-1" / LOG).read_text()
+
+    def test_table_and_plot(self, ablation):
+        folder, _ = ablation
+        [report] = json.loads((folder / "results.json").read_text())["reports"]
+        assert len(report["settings"]) == 4
         for number, entry in enumerate(report["settings"]):
             assert entry["dialogues"] == 8 and entry["seeds"] == 2
             low, high = entry["intervals"]["f1"]
@@ -87,30 +102,58 @@ class TestAblation:
             assert ("against_first" in entry) == (number > 0)
         assert (folder / "f1.png").read_bytes().startswith(b"\x89PNG")
         text = (folder / "results.md").read_text()
-        assert "| full |" in text and "8 dialogues, 2 seeds" in text and text in capsys.readouterr().out
-        logs = (folder / "full" / "seed-1" / LOG).read_text()
-        assert "persona scores on 8 test rows" in logs
+        assert "| full |" in text and "8 dialogues, 2 seeds" in text
 
-    def test_the_shared_first_phase_changes_no_weight(self, tmp_path, model, data, trained):
-        recipe("experiments/ablation").main(words(model, data, tmp_path / "x", seeds=[1]))
-        alone = words(model, data, tmp_path / "alone", seed=1)
-        seeds, resamples = alone.index("--seeds"), alone.index("--resamples")
-        alone = alone[:resamples] + alone[resamples + 2 : seeds] + alone[seeds + 3 :]
+    def test_the_shared_first_phase_changes_no_weight(self, ablation, tmp_path, model, data):
+        folder, _ = ablation
+        alone = train_flags(model, data, tmp_path / "alone", test_data=data, max_steps=4, learning_rate=1e-2, seed=1)
         recipe("train_extractor").main(alone)
-        full, baseline = (weights(tmp_path / "x" / name / "seed-1") for name in ("full", "baseline"))
+        full, baseline = (weights(folder / name / "seed-1") for name in ("full", "baseline"))
         assert are_same(full, weights(tmp_path / "alone"))
         assert not are_same(full, baseline)
 
-    def test_what_is_finished_is_not_trained_again(self, tmp_path, model, data, trained, capsys):
-        folder = tmp_path / "x"
-        recipe("experiments/ablation").main(words(model, data, folder, seeds=[1]))
+    def test_what_is_finished_is_not_trained_again(self, ablation, model, data, trained, capsys):
+        folder, _ = ablation
         (folder / "full" / "seed-1" / FINISHED).unlink()
-        trained.clear()
-        recipe("experiments/ablation").main(words(model, data, folder, seeds=[1]))
+        recipe("experiments/ablation").main(words(model, data, folder))
         assert [run["output_dir"] for run in trained] == [str(folder / "full" / "seed-1")]
-        assert capsys.readouterr().out.count("was finished before") == 3
+        out = capsys.readouterr().out
+        assert out.count("was finished before") == 7 and (folder / "results.md").read_text() in out
         with pytest.raises(PessError, match=r"settings.yaml: expected the settings of this experiment, found others"):
-            recipe("experiments/ablation").main(words(model, data, folder, seeds=[1], learning_rate=1e-3))
+            recipe("experiments/ablation").main(words(model, data, folder, learning_rate=1e-3))
+
+
+class TestSweeps:
+    def test_thresholds(self, tmp_path, model, data, trained):
+        arguments = words(
+            model, data, tmp_path, seeds=[1], thresholds=[0.7], baseline=False, report_thresholds=[0.5, 0.6]
+        )
+        recipe("experiments/threshold").main(arguments)
+        assert [run["similarity_threshold"] for run in trained] == [0.7, -1]
+        assert trained[1]["resume_from_checkpoint"].endswith("threshold-0.7/seed-1/checkpoint-2")
+        reports = json.loads((tmp_path / "results.json").read_text())["reports"]
+        assert [report["threshold"] for report in reports] == [0.5, 0.6]
+        assert [entry["name"] for entry in reports[0]["settings"]] == ["threshold-0.7", "no-threshold"]
+        low, high = (report["settings"][0]["recall"] for report in reports)
+        assert low >= high
+
+    def test_windows(self, tmp_path, model, data, trained):
+        recipe("experiments/staleness").main(words(model, data, tmp_path, seeds=[1], windows=[1, 2]))
+        assert [run["rollout_steps"] for run in trained] == [1, 2]
+        assert trained[1]["resume_from_checkpoint"].endswith("rollout-steps-1/seed-1/checkpoint-2")
+        assert (tmp_path / "f1.png").is_file()
+
+    @pytest.mark.parametrize(
+        ("name", "setting", "message"),
+        [
+            ("threshold", {"thresholds": [1.5]}, r"thresholds: expected numbers in \[-1, 1\], found 1.5"),
+            ("threshold", {"thresholds": [0.5, 0.5]}, "variants: expected one or more, each once"),
+            ("staleness", {"windows": [0]}, "windows: expected 1 or more each, found 0"),
+        ],
+    )
+    def test_values_out_of_range(self, tmp_path, name, setting, message):
+        with pytest.raises(PessError, match=message):
+            recipe(f"experiments/{name}").main(words("m", "rows.jsonl", tmp_path, **setting))
 
 
 class TestGrid:
@@ -221,7 +264,7 @@ class TestArguments:
             self.read(tmp_path, jobs=0)
 
 
-@pytest.mark.parametrize("name", ["ablation"])
+@pytest.mark.parametrize("name", ["ablation", "threshold", "staleness", "domain_shift"])
 def test_every_experiment_has_a_strict_settings_file(name):
     module = recipe(f"experiments/{name}")
     [own] = [
@@ -230,3 +273,11 @@ def test_every_experiment_has_a_strict_settings_file(name):
     path = RECIPES / "configs" / "experiments" / f"{name}.yaml"
     own_args, *_ = parse_recipe_args([own, *TRAINING], ["--config", str(path)])
     assert len(own_args.seeds) >= 3
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (RECIPES / "experiments").glob("*.py")))
+def test_help_exits_with_0(name, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", [name])
+    with pytest.raises(SystemExit) as caught:
+        recipe(f"experiments/{name}").main(["--help"])
+    assert caught.value.code == 0 and "--config" in capsys.readouterr().out
