@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -154,6 +154,36 @@ def load_encoder(name_or_path: str = DEFAULT_ENCODER, device: str | None = None)
     return encoder.eval().requires_grad_(False)
 
 
+def load_scorer(name_or_path: str = DEFAULT_ENCODER) -> Any:
+    """Load what matches personas: a sentence encoder, or an `NliScorer` where the model classifies sentence pairs.
+
+    Args:
+        name_or_path: Hub id or folder; the architecture in its config tells which it is.
+
+    Returns:
+        A frozen `SentenceTransformer`, or an `NliScorer`.
+
+    Raises:
+        PessError: If it cannot be loaded.
+
+    Example:
+        >>> type(load_scorer()).__name__
+        'SentenceTransformer'
+    """
+    from transformers import AutoConfig
+
+    if name_or_path != DEFAULT_ENCODER:
+        try:
+            architectures = AutoConfig.from_pretrained(name_or_path).architectures or []
+        except (OSError, ValueError):  # a sentence encoder may keep its config elsewhere
+            architectures = []
+        if any(name.endswith("ForSequenceClassification") for name in architectures):
+            from pess_hf.nli_scorer import NliScorer
+
+            return NliScorer(name_or_path)
+    return load_encoder(name_or_path)
+
+
 class PersonaMatcher:
     """Matches generated persona sentences with reference ones by the cosine of their embeddings (PESS, section 3).
 
@@ -161,7 +191,8 @@ class PersonaMatcher:
     bounded cache, because a training set shows the same references in every epoch.
 
     Args:
-        encoder: A `SentenceTransformer`, or the id or folder of one. It is never trained.
+        encoder: A `SentenceTransformer`, another scorer with `similarity_matrices` such as an `NliScorer`, or the id
+            or folder of either. It is never trained.
         threshold: At or above this cosine two sentences say the same. Above 1 nothing matches.
         cache_size: How many reference embeddings are kept, least recently used dropped first.
         batch_size: Sentences the encoder embeds at a time.
@@ -175,14 +206,14 @@ class PersonaMatcher:
 
     def __init__(
         self,
-        encoder: SentenceTransformer | str = DEFAULT_ENCODER,
+        encoder: SentenceTransformer | Any | str = DEFAULT_ENCODER,
         threshold: float = DEFAULT_THRESHOLD,
         *,
         cache_size: int = 50_000,
         batch_size: int = 128,
     ) -> None:
         self.threshold = threshold
-        self.encoder = load_encoder(encoder) if isinstance(encoder, str) else encoder
+        self.encoder = load_scorer(encoder) if isinstance(encoder, str) else encoder
         self.batch_size = batch_size
         self.encoder_calls = 0
         self._cache_size = cache_size
@@ -216,10 +247,17 @@ class PersonaMatcher:
             raise ValueError(
                 f"match: expected as many generated as reference lists, {len(generated)} != {len(reference)}."
             )
+        return [
+            match_sentences(matrix, written, self.threshold)
+            for written, matrix in zip(generated, self._matrices(generated, reference), strict=True)
+        ]
+
+    def _matrices(self, generated: Sequence[Sequence[str]], reference: Sequence[Sequence[str]]) -> list[np.ndarray]:
+        if hasattr(self.encoder, "similarity_matrices"):  # a scorer of pairs, which embeds nothing
+            return self.encoder.similarity_matrices(reference, generated)
         vectors = self._embed(generated, reference)
         return [
-            match_sentences(self._similarity(vectors, wanted, written), written, self.threshold)
-            for written, wanted in zip(generated, reference, strict=True)
+            self._similarity(vectors, wanted, written) for written, wanted in zip(generated, reference, strict=True)
         ]
 
     def _similarity(

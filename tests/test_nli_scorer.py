@@ -1,0 +1,71 @@
+"""A cross-encoder as scorer: label order, both directions, matching with it, contradictions."""
+
+import math
+
+import numpy as np
+import pytest
+from fake_encoder import FakeEncoder
+from tiny_encoder import cross_encoder, tiny_cross_encoder
+
+from pess_hf import PersonaMatcher, PessError
+from pess_hf.contradiction import EncoderContrast, contradicting_sentences
+from pess_hf.nli_scorer import NliScorer, label_columns
+from pess_hf.similarity import load_scorer
+
+REFERENCE, GENERATED = [["I have two dogs.", "I sing."], []], [["I own a dog.", "I sing.", "No."], ["I ski."]]
+
+
+@pytest.mark.parametrize(
+    "labels", [("contradiction", "entailment", "neutral"), ("ENTAILMENT", "neutral", "Contradiction")]
+)
+def test_the_label_order_is_read_from_the_config(tmp_path, labels):
+    model = cross_encoder(tmp_path, labels=labels)
+    scorer = NliScorer(model)
+    entailment = [label.lower() for label in labels].index("entailment")
+    matrix, empty = scorer.similarity_matrices(REFERENCE, GENERATED)
+    there = model.predict([("I have two dogs.", "I own a dog.")], apply_softmax=True)[0, entailment]
+    back = model.predict([("I own a dog.", "I have two dogs.")], apply_softmax=True)[0, entailment]
+    assert abs(there - back) > 1e-4, "the two directions differ, so that averaging them shows"
+    assert matrix[0, 0] == pytest.approx((there + back) / 2, abs=1e-5)
+    assert matrix.shape == (2, 3) and empty.shape == (0, 1)
+    contradiction = scorer.contradiction_matrices(REFERENCE, GENERATED)[0]
+    assert contradiction.shape == (2, 3) and not np.allclose(contradiction, matrix)
+    assert (matrix + contradiction < 1).all()
+
+
+@pytest.mark.parametrize("labels", [("LABEL_0", "LABEL_1", "LABEL_2"), ("entailment", "not_entailment")])
+def test_unknown_labels_are_an_error(tmp_path, labels):
+    with pytest.raises(PessError, match=r"expected the labels entailment, neutral, contradiction in .*id2label"):
+        NliScorer(tiny_cross_encoder(tmp_path, labels=labels))
+    with pytest.raises(PessError):
+        label_columns({})
+
+
+def test_a_model_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(PessError, match=r"NLI model .*could not be loaded.*Check the name"):
+        NliScorer(str(tmp_path / "nothing"))
+
+
+def test_it_matches_personas_by_folder_and_threshold(tmp_path):
+    folder = tiny_cross_encoder(tmp_path)
+    assert isinstance(load_scorer(folder), NliScorer)
+    matcher = PersonaMatcher(folder, threshold=0.0)
+    assert [match.consistent for match in matcher.match(GENERATED, REFERENCE)] == [[0, 1, 2], []]
+    matcher.threshold = 1.01
+    first, second = matcher.match(GENERATED, REFERENCE)
+    assert (first.missing, first.inconsistent, second.inconsistent) == ([0, 1], [0, 1, 2], [0])
+    assert matcher.match([[]], [[]])[0].similarity.shape == (0, 0)
+
+
+def test_two_encoders_tell_contradictions_from_other_differences():
+    def at(angle):
+        return (math.cos(math.radians(angle)), math.sin(math.radians(angle)))
+
+    sentences = ("I have dogs.", "I own dogs.", "I have no dogs.", "I ski.")
+    before = FakeEncoder(dict(zip(sentences, map(at, (0, 10, 20, 90)), strict=True)))
+    tuned = FakeEncoder(dict(zip(sentences, map(at, (0, 10, 90, 90)), strict=True)))
+    contrast = EncoderContrast(before, tuned)
+    found = contradicting_sentences(contrast, [list(sentences[1:]), []], [[sentences[0]], ["I ski."]], 0.5)
+    assert found == [[1], []]
+    [matrix] = contrast.contradiction_matrices([["I have dogs."]], [["I have no dogs."]])
+    assert matrix[0, 0] == pytest.approx(math.cos(math.radians(20)), abs=1e-6)
