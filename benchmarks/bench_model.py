@@ -65,14 +65,16 @@ def build_model(args: argparse.Namespace, tokenizer: Any) -> BartForConditionalG
 
 
 def scripted(rows: list[dict[str, Any]]) -> Callable[[list[list[str]]], list[list[str]]]:
-    """Stands in for the model's writing: the later half of a reference, last sentence first, and the next dialogue's.
+    """Stands in for what the model writes: the later half of a reference, from its end, among the next dialogue's.
 
-    So the new target is not the reference, and there are consistent and inconsistent sentences.
+    So the new target is not the reference, and there are consistent and inconsistent sentences, in turn: truncation
+    leaves some of both.
     """
     written = {}
     for row, other in zip(rows, [*rows[1:], rows[0]], strict=True):
         half = (len(row["persona"]) + 1) // 2
-        written[tuple(row["persona"])] = [*row["persona"][::-1][:half], *other["persona"][:half]]
+        turns = zip(row["persona"][::-1][:half], other["persona"], strict=False)
+        written[tuple(row["persona"])] = [sentence for pair in turns for sentence in pair]
     return lambda references: [written[tuple(persona)] for persona in references]
 
 

@@ -4,7 +4,7 @@
 
 `import pess_hf` is compared with `import transformers`, first alone and then with the same names used: for each pair a
 fresh process imports one side, the sides taking turns, and the ratio is that of the medians. Which names of
-transformers stand for ours is in `PAIRS`: the classes that ours derive from or replace. Then every recipe's `--help`
+transformers stand for ours is in `PAIRS`: the classes that ours derive from or replace. Then `--help` of every recipe
 is timed. Wall-clock time and CPU time of the process; the first round warms the file cache and is not counted.
 """
 

@@ -9,11 +9,11 @@ A block is 16 micro-batches, a whole number of windows of each, through the data
 `training_step`, clipping and AdamW. The figures are medians over rounds of a block's time per step.
 
 The learning rate is 0: the model, and so what it writes, stays the same for all. What an untrained model writes
-matches nothing, which would leave two of the three sequences out. So by default it generates, always to the last
-token, but half of the reference and sentences of another dialogue are read in place of what it wrote (`--rollouts
-scripted`): every dialogue then has all three sequences and a full-length greedy decoding, which is what the floor
-counts and the most that a PESS step can cost. With `--rollouts model` the model is taught the benchmark's own
-dialogues first (`--teach_steps`) and taken at its word. How many rows and tokens there were is printed and written.
+matches nothing, which would leave two of the three sequences out. So by default (`--rollouts scripted`) it generates,
+always to the last token, but half of the reference and sentences of another dialogue are read in place of what it
+wrote: every dialogue then has all three sequences and a full-length greedy decoding, which is what the floor counts
+and the most that a PESS step can cost. With `--rollouts model` the model is taught the benchmark's own dialogues first
+(`--teach_steps`) and taken at its word. How many rows and tokens there were is printed and written.
 
 Embedding and matching is measured apart: the small model is smaller than the sentence encoder, whose time would hide
 the rest. `seconds` and `ratio_to_plain` are without it, for the straightforward step too; the table shows beside them
@@ -31,15 +31,14 @@ import os
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 import transformers
 from bench_model import build_model, load_rows, machine, scripted
 from straightforward_step import InOrder, Personas, PlainTrainer, StraightforwardTrainer
+from train_step_report import WINDOWS, Block, plot, report, summarise
 
 from pess_hf.data.collator import PersonaCollator
 from pess_hf.decoder_batch import DecoderBatch, Rollout
@@ -47,12 +46,9 @@ from pess_hf.modeling_extractor import PessExtractor
 from pess_hf.plots import check_picture_path
 from pess_hf.rollout_window import ROLLOUT_KEY, TokenIds
 from pess_hf.similarity import PersonaMatch, PersonaMatcher
-from pess_hf.text_metrics import require_extra
 from pess_hf.trainer import PessTrainer
 from pess_hf.training_args import PessTrainingArguments
 
-WINDOWS = (1, 4, 8, 16)
-OURS = [f"rollout_{size}" for size in WINDOWS]
 BLOCK = 16  # micro-batches: a whole number of each window
 TERMS = ("nll", "completeness", "consistency")
 
@@ -74,23 +70,6 @@ class TimedMatcher(PersonaMatcher):
         """Forget all sentences and times."""
         self._cache.clear()
         self.seconds, self.cpu_seconds, self.encoder_calls = 0.0, 0.0, 0
-
-
-@dataclass
-class Block:
-    """What one step took, on average over a block, in seconds.
-
-    Args:
-        wall: On the clock, without matching.
-        cpu: Of the CPU, without matching.
-        matching: Matching, on the clock.
-        rollout: Generating, on the clock, in ours; part of `wall`.
-    """
-
-    wall: float
-    cpu: float
-    matching: float
-    rollout: float
 
 
 class OursTrainer(InOrder, PessTrainer):
@@ -207,11 +186,16 @@ def teach(trainer: Any, steps: int) -> None:
             print(f"taught {step + 1} of {steps} steps, loss {loss.item():.2f}", file=sys.stderr)
 
 
-def check(straightforward: Any, ours: Any) -> dict[str, float]:
-    """How far ours is from the straightforward step for the same rollouts, without dropout, over two micro-batches."""
+def check(straightforward: Any, ours: Any) -> tuple[dict[str, float], dict[str, float]]:
+    """How far ours is from the straightforward step for the same rollouts, without dropout, over two micro-batches.
+
+    Returns:
+        The largest difference of each term and of the gradient, relative; and the largest value of each term.
+    """
     worst = dict.fromkeys((*TERMS, "gradient"), 0.0)
     iterator = iter(ours.get_train_dataloader())
     worst["personas_that_differ"] = 0
+    values: dict[str, float] = {}
     for _ in range(2):
         inputs = ours._prepare_inputs(next(iterator))
         num_items = inputs["labels"].ne(-100).sum()
@@ -233,8 +217,9 @@ def check(straightforward: Any, ours: Any) -> dict[str, float]:
         terms = ours._eval_meter.read()
         for name, value in zip(TERMS, (nll / num_items, completeness, consistency), strict=True):
             worst[name] = max(worst[name], abs(terms[name] - value.item()) / max(abs(value.item()), 1.0))
+            values[name] = max(values.get(name, 0.0), value.item())
         worst["gradient"] = max(worst["gradient"], gradient_difference(ours.model, straightforward.model))
-    return worst
+    return worst, values
 
 
 def gradient_difference(ours: torch.nn.Module, theirs: torch.nn.Module) -> float:
@@ -299,95 +284,6 @@ def measure(
     return blocks, counts
 
 
-def floor(args: argparse.Namespace, source: float, target: float) -> float:
-    """Floating-point operations of a PESS step over those of a plain one, as the floor counts them.
-
-    One encoder pass, three decoder sequences and their gradients (twice the forward), and one greedy decoding.
-
-    Args:
-        args: The model's shape.
-        source: Source tokens of a dialogue.
-        target: Its target tokens.
-    """
-    # In multiples of twice the width squared, for one dialogue.
-    encoder = args.layers * source * (12 + 2 * source / args.d_model)
-    decoder = args.layers * (target * (14 + 2 * (source + target) / args.d_model) + 2 * source)
-    decoder += target * args.vocab_size / args.d_model
-    return (3 * encoder + 9 * decoder + decoder) / (3 * encoder + 3 * decoder)
-
-
-def summarise(
-    args: argparse.Namespace, blocks: dict[str, list[Block]], counts: dict[str, Counter[str]]
-) -> dict[str, Any]:
-    """Medians, ratios, and what the steps were made of."""
-    seconds = {name: median(block.wall for block in times) for name, times in blocks.items()}
-    cpu = {name: median(block.cpu for block in times) for name, times in blocks.items()}
-    matching = {name: median(block.matching for block in times) for name, times in blocks.items()}
-    last = counts[f"rollout_{WINDOWS[-1]}"]
-    source, target = last["source_tokens"] / last["reference"], last["target_tokens"] / last["reference"]
-    return {
-        "seconds": seconds,
-        "ratio_to_plain": {name: value / seconds["plain"] for name, value in seconds.items()},
-        "cpu_ratio_to_plain": {name: value / cpu["plain"] for name, value in cpu.items()},
-        "straightforward_over_ours": {name: seconds["straightforward"] / seconds[name] for name in OURS},
-        "matching_seconds": matching,
-        "matching_share": {name: value / (value + seconds[name]) for name, value in matching.items()},
-        "ratio_with_matching": {name: (matching[name] + value) / seconds["plain"] for name, value in seconds.items()},
-        "rollout_share": {name: median(block.rollout for block in blocks[name]) / seconds[name] for name in OURS},
-        "encoder_calls_a_step": {name: counts[name]["encoder_calls"] / counts[name]["steps"] for name in OURS},
-        "floor": floor(args, source, target),
-        "per_dialogue": {
-            "source_tokens": source,
-            "target_tokens": target,
-            "new_target_rows": last["new_target"] / last["reference"],
-            "generated_rows": last["generated"] / last["reference"],
-            "generated_tokens": last["rollout_tokens"] / last["rollouts"],
-        },
-        "all_seconds": {name: [block.wall for block in times] for name, times in blocks.items()},
-    }
-
-
-def report(args: argparse.Namespace, result: dict[str, Any]) -> None:
-    """Print the table."""
-    mean = result["per_dialogue"]
-    print(f"{args.layers}+{args.layers} layers, {args.d_model} wide, batch {args.batch}, {result['data']}")
-    print(
-        f"mean tokens: source {mean['source_tokens']:.0f}, target {mean['target_tokens']:.0f}, generated "
-        f"{mean['generated_tokens']:.0f}; decoder rows a dialogue: 1 reference, {mean['new_target_rows']:.2f} new "
-        f"target, {mean['generated_rows']:.2f} generated"
-    )
-    print(f"{result['device']}; load before the run {result['load_before']:.2f}; floor {result['floor']:.2f}")
-    titles = ("ms a step", "plain steps", "by CPU time", "rollout", "matching ms", "its share", "with it")
-    print("\n" + " " * 16 + "".join(f"{title:>13}" for title in titles))
-    for name, value in result["seconds"].items():
-        cells = [f"{1000 * value:.1f}", f"{result['ratio_to_plain'][name]:.2f}"]
-        cells += [f"{result['cpu_ratio_to_plain'][name]:.2f}"]
-        cells += [f"{100 * result['rollout_share'][name]:.1f} %" if name in OURS else ""]
-        cells += [f"{1000 * result['matching_seconds'][name]:.1f}", f"{100 * result['matching_share'][name]:.1f} %"]
-        cells += [f"{result['ratio_with_matching'][name]:.2f}"]
-        print(f"{name:<16}" + "".join(f"{cell:>13}" for cell in cells))
-    print(f"\nstraightforward / ours at 8 = {result['straightforward_over_ours']['rollout_8']:.2f}")
-
-
-def plot(path: Path, result: dict[str, Any]) -> None:
-    """Draw cost against `rollout_steps`."""
-    require_extra("matplotlib").use("Agg")
-    plt: Any = require_extra("matplotlib.pyplot")
-    ratio = result["ratio_to_plain"]
-    figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
-    axes.plot(WINDOWS, [ratio[f"rollout_{size}"] for size in WINDOWS], marker="o", label="PessTrainer")
-    axes.axhline(ratio["straightforward"], color="tab:red", ls="--", label="straightforward")
-    axes.axhline(result["floor"], color="tab:green", ls=":", label="floor (operations)")
-    axes.axhline(1, color="grey", lw=1, label="plain likelihood")
-    axes.set_xticks(WINDOWS)
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("rollout_steps")
-    axes.set_ylabel("cost of a step, in plain steps")
-    axes.legend()
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-
-
 def main(argv: list[str] | None = None, encoder: Any = None) -> int:
     """Check, time, print; 1 if ours and the straightforward step differ. A test may bring its own encoder."""
     args = parse(argv)
@@ -399,15 +295,24 @@ def main(argv: list[str] | None = None, encoder: Any = None) -> int:
     rows, tokenizer, data = load_rows(args, BLOCK * args.batch)
     folder = str(args.json.parent) if args.json else "runs"
     trainers = build_trainers(args, rows, tokenizer, folder, encoder)
-    differences = check(*trainers[1:])
+    differences, values = check(*trainers[1:])
     limit = 1e-5 if args.dtype == "float32" else 5e-2
     if max(differences[name] for name in (*TERMS, "gradient")) > limit:
         print(f"error: ours and the straightforward step differ: {differences}", file=sys.stderr)
         return 1
-    print(f"for the same rollouts, terms and gradients equal: {differences}")
+    if min(values.values()) <= 0:
+        print(f"error: expected all three terms above 0, found {values}; teach longer.", file=sys.stderr)
+        return 1
+    print(f"terms {values}; for the same rollouts ours differs from straightforward by {differences}")
     result = summarise(args, *measure(args, *trainers))
     settings = {name: value for name, value in vars(args).items() if name not in ("json", "plot")}
-    result |= {"differences": differences, "settings": settings, "data": data, "device": machine(args)}
+    result |= {
+        "differences": differences,
+        "terms": values,
+        "settings": settings,
+        "data": data,
+        "device": machine(args),
+    }
     result |= {"load_before": load, "torch": torch.__version__, "transformers": transformers.__version__}
     report(args, result)
     if args.json:

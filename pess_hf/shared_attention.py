@@ -68,6 +68,9 @@ def rows_mask(
 
     Returns:
         (R, 1, T, S) for most kinds, (R, S) or None for others.
+
+    Example:
+        >>> mask = rows_mask(model.config, torch.ones(6, 160), encoded, num_targets=48)  # doctest: +SKIP
     """
     rows, length = mask.shape
     nothing = encoded.new_empty(1, 1, 1)

@@ -97,6 +97,20 @@ def test_special_tokens_of_the_generation_config_win_over_the_config():
     assert all(row[1] == 7 for row in greedy_rollouts(model, SOURCES, 4))
 
 
+def test_sources_are_encoded_a_few_at_a_time_and_decoded_together(model):
+    encoded, decoded = [], []
+    model.get_encoder().register_forward_hook(
+        lambda _, __, kwargs, ___: encoded.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    model.get_decoder().register_forward_hook(
+        lambda _, __, kwargs, ___: decoded.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    greedy_rollouts(model, SOURCES * 10, NEW, batch_size=64)
+    assert [rows for rows, _ in encoded] == [16, 16, 8]
+    assert [length for _, length in encoded] == [7, 5, 3]  # each as long as its own longest
+    assert set(decoded) == {40}
+
+
 def test_no_source_gives_no_rollout(model):
     assert greedy_rollouts(model, [], NEW) == []
 

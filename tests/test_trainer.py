@@ -175,6 +175,13 @@ def test_rollouts_come_in_windows_after_the_start(tmp_path):
     assert trainer.matcher.encoder.calls == 3
 
 
+def test_the_sentence_encoder_is_asked_once_a_window(tmp_path):
+    trainer = make_trainer(tmp_path, kind=PessTrainer, max_steps=8, per_device_train_batch_size=1, rollout_steps=4)
+    trainer._matcher = PersonaMatcher(LetterEncoder(), 0.9, cache_size=0)  # every sentence has to be embedded
+    trainer.train()
+    assert trainer.matcher.encoder.calls == 2
+
+
 def test_a_window_ends_with_the_epoch(tmp_path):
     trainer = make_trainer(tmp_path, kind=CountingTrainer, max_steps=-1, num_train_epochs=2,
                            per_device_train_batch_size=2, rollout_steps=3)  # fmt: skip
