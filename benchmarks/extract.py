@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -217,7 +218,7 @@ def scale(args: argparse.Namespace, folder: Path, rows: list[dict[str, Any]]) ->
     for number in args.scaling:
         many = list(itertools.islice(itertools.cycle(rows), number))
         settings = {"num_beams": args.scaling_beams, "max_new_tokens": args.max_new_tokens, **engine}
-        spent, _ = timed(lambda many=many, settings=settings: run_recipe_on(folder, many, args, **settings))
+        spent, _ = timed(partial(run_recipe_on, folder, many, args, **settings))
         results[str(number)] = {"seconds": spent, "rows_per_second": number / spent}
         print(f"{number} rows in {spent:.1f} s: {number / spent:.1f} rows a second", flush=True)
     return results

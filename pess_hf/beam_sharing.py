@@ -48,8 +48,9 @@ def shared_beam_attention(
     if beams == 1:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     if length > 1:  # a prompt, once per call of `generate`: not worth folding
-        repeated = [None if t is None else t.repeat_interleave(beams, dim=0) for t in (key, value, attention_mask)]
-        return sdpa_attention_forward(module, query, *repeated, **kwargs)
+        key, value = key.repeat_interleave(beams, dim=0), value.repeat_interleave(beams, dim=0)
+        mask = None if attention_mask is None else attention_mask.repeat_interleave(beams, dim=0)
+        return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
     folded = query.view(-1, beams, heads, width).transpose(1, 2)  # (B * K, H, 1, d) -> (B, H, K, d)
     kwargs["is_causal"] = False  # the K queries are beams, not positions one after the other
     attended, _ = sdpa_attention_forward(module, folded, key, value, attention_mask, **kwargs)  # (B, K, H, d)
@@ -109,7 +110,7 @@ class BeamSharingMixin:
         return input_ids, model_kwargs | shared
 
     @staticmethod
-    def _reorder_cache(cache: Any, beam_idx: torch.Tensor) -> Any:
+    def _reorder_cache(cache: Any, beam_idx: torch.LongTensor) -> Any:
         """Move the beams' own keys and values; those of the dialogue are the same for all of its beams."""
         own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
         own.reorder_cache(beam_idx)

@@ -122,7 +122,8 @@ class CTranslate2Engine:
             return_end_token=True,  # `generate` counts it in the length that scores are divided by
             **options,
         )
-        ids = [self.tokenizer.convert_tokens_to_ids(result.hypotheses[0]) for result in results]
+        to_ids: Any = self.tokenizer.convert_tokens_to_ids
+        ids = [to_ids(result.hypotheses[0]) for result in results]
         return self.tokenizer.batch_decode(ids, skip_special_tokens=True)
 
 
