@@ -109,7 +109,9 @@ def build(args: argparse.Namespace) -> Any:
     from pess_hf.lora_args import LoraArguments
 
     torch.manual_seed(0)
-    sides = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in shape(args).items()}
+    sides: dict[str, Any] = {
+        f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in shape(args).items()
+    }
     longest = max(args.source_length, args.target_length, 1024)
     config = BartConfig(
         vocab_size=args.vocab_size, d_model=args.d_model, max_position_embeddings=longest, use_cache=False, **sides

@@ -23,11 +23,11 @@ class AdapterModel(PeftModel):
         >>> add_lora(model, LoraArguments(use_lora=True)).save_pretrained("runs/adapter")  # doctest: +SKIP
     """
 
-    def save_pretrained(self, save_directory: Any, *args: Any, is_main_process: bool = True, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """As `PeftModel.save_pretrained`, and `pess_adapter.json` with config and generation config."""
         kwargs.setdefault("save_embedding_layers", False)
-        super().save_pretrained(str(save_directory), *args, is_main_process=is_main_process, **kwargs)
-        if is_main_process:
+        super().save_pretrained(str(save_directory), *args, **kwargs)
+        if kwargs.get("is_main_process", True):
             write_json(Path(save_directory) / MODEL_SETTINGS, model_settings(self.get_base_model()))
 
     def create_or_update_model_card(self, output_dir: str) -> None:

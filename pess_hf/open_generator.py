@@ -28,7 +28,7 @@ def open_generator(name_or_path: str, **kwargs: Any) -> PessGenerator:
     Example:
         >>> open_generator("runs/generator-lora").generate(**inputs)  # doctest: +SKIP
     """
-    hub = {key: kwargs[key] for key in ("revision", "token", "cache_dir") if key in kwargs}
+    hub: dict[str, Any] = {key: kwargs[key] for key in ("revision", "token", "cache_dir") if key in kwargs}
     if is_adapter(name_or_path, **hub):
 
         def open_base(base: str, config: dict[str, Any], **settings: Any) -> PessGenerator:
