@@ -24,7 +24,7 @@ from pess_hf.shard_files import JsonLines, ParquetFiles, Row
 
 #: In the folder of shards: what the run read, with which settings.
 RECORD = "extraction.json"
-FORMATS = {"jsonl": JsonLines, "parquet": ParquetFiles}
+FORMATS: dict[str, Any] = {"jsonl": JsonLines, "parquet": ParquetFiles}
 
 
 @dataclass(frozen=True)
