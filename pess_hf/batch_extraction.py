@@ -197,6 +197,11 @@ class ShardedOutput:
                 f"found another run's (they differ in {', '.join(differing)}). Delete it to start anew."
             )
 
+    def drop_if_empty(self) -> None:
+        """Remove the record of a run that failed before it had written a shard."""
+        if self.folder.is_dir() and not any(self.folder.glob("shard-*")):
+            shutil.rmtree(self.folder)
+
     def shard(self, number: int) -> Path:
         """The file of one shard."""
         return self.folder / f"shard-{number:05d}.{self.file_format.extension}"
