@@ -24,7 +24,7 @@ from pess_hf.shard_files import JsonLines, ParquetFiles, Row
 
 #: In the folder of shards: what the run read, with which settings.
 RECORD = "extraction.json"
-FORMATS = {"jsonl": JsonLines, "parquet": ParquetFiles}
+FORMATS: dict[str, Any] = {"jsonl": JsonLines, "parquet": ParquetFiles}
 
 
 @dataclass(frozen=True)
@@ -196,6 +196,11 @@ class ShardedOutput:
                 f"{self.folder}: expected what an interrupted run with the same model, input and settings wrote, "
                 f"found another run's (they differ in {', '.join(differing)}). Delete it to start anew."
             )
+
+    def drop_if_empty(self) -> None:
+        """Remove the record of a run that failed before it had written a shard."""
+        if self.folder.is_dir() and not any(self.folder.glob("shard-*")):
+            shutil.rmtree(self.folder)
 
     def shard(self, number: int) -> Path:
         """The file of one shard."""

@@ -13,6 +13,7 @@ from pess_hf.arguments import parse_recipe_args
 from pess_hf.batch_extraction import Plan, ShardedOutput, Survey, look_through, write_shards
 from pess_hf.cli import check_counts, run_recipe
 from pess_hf.data import iter_persona_rows
+from pess_hf.errors import PessError
 
 
 @dataclass
@@ -72,7 +73,11 @@ def main(args: list[str] | None = None) -> None:
     share = plan.share(state.process_index, state.num_processes)
     with extractor.progress(plan, share):
         rows = (row for _, rows in read_sources(parsed) for row in rows)
-        write_shards(output, rows, plan, share, extractor.extract, parsed.chunk_rows)
+        try:
+            write_shards(output, rows, plan, share, extractor.extract, parsed.chunk_rows)
+        except PessError:
+            output.drop_if_empty()
+            raise
     state.wait_for_everyone()
     seconds = time.perf_counter() - start
 
