@@ -11,11 +11,12 @@ from transformers import TrainerState
 
 from pess_hf import AutoPessExtractor, PessError, experiment, similarity
 from pess_hf.arguments import parse_recipe_args
-from pess_hf.experiment import FINISHED, LOG, SETTINGS, Variant, launcher, plan_runs, run_grid
+from pess_hf.experiment import FINISHED, LOG, SETTINGS, Variant, plan_runs, run_grid
 from pess_hf.experiment_args import ExperimentArguments, read_experiment
 from pess_hf.extractor_args import ExtractorArguments, PersonaDataArguments
 from pess_hf.training_args import PessTrainingArguments
 
+START_PROCESS = experiment._start_process  # as it is without the fixtures below
 TRAINING = [ExtractorArguments, PersonaDataArguments, PessTrainingArguments]
 
 
@@ -212,7 +213,7 @@ class TestGrid:
     def test_a_process_of_its_own(self, tmp_path):
         script = tmp_path / "recipe.py"
         script.write_text("import os, sys; print(sys.argv[1:], os.environ['OMP_NUM_THREADS']); sys.exit(3)")
-        assert launcher(script)(tmp_path / SETTINGS, tmp_path / LOG) == 3
+        assert START_PROCESS(script, "2")(tmp_path / SETTINGS, tmp_path / LOG) == 3
         assert (tmp_path / LOG).read_text().startswith(f"['--config', '{tmp_path / SETTINGS}'] ")
 
 
@@ -267,9 +268,7 @@ class TestArguments:
 @pytest.mark.parametrize("name", ["ablation", "threshold", "staleness", "domain_shift"])
 def test_every_experiment_has_a_strict_settings_file(name):
     module = recipe(f"experiments/{name}")
-    [own] = [
-        value for key, value in vars(module).items() if key.endswith("Arguments") and key != "ExperimentArguments"
-    ]
+    own = getattr(module, f"{name.title().replace('_', '')}Arguments")
     path = RECIPES / "configs" / "experiments" / f"{name}.yaml"
     own_args, *_ = parse_recipe_args([own, *TRAINING], ["--config", str(path)])
     assert len(own_args.seeds) >= 3
