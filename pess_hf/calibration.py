@@ -16,6 +16,7 @@ import numpy as np
 from pess_hf.cli import describe_os_error, write_json
 from pess_hf.data.sentence_pairs import CONTRADICTION, ENTAILMENT, NEUTRAL
 from pess_hf.errors import PessError
+from pess_hf.similarity import DEFAULT_THRESHOLD
 
 #: Lies beside the weights of an encoder that `recipes/train_similarity.py` trained.
 CALIBRATION_FILE = "similarity_calibration.json"
@@ -191,6 +192,29 @@ def read_calibration(folder: str | Path) -> Calibration | None:
     if not isinstance(calibration.threshold, int | float) or not -1 <= calibration.threshold <= 1:
         raise PessError(f"{path}: expected a threshold in [-1, 1], found {calibration.threshold!r}. Train it again.")
     return calibration
+
+
+def resolve_threshold(similarity_model: str, given: float | None) -> float:
+    """The threshold to match with: the one given, else the one that the encoder was calibrated for.
+
+    Args:
+        similarity_model: Hub id or folder of the encoder; only a folder is looked into.
+        given: What the user asked for, or None.
+
+    Returns:
+        `given`, or what lies beside the encoder's weights, or `DEFAULT_THRESHOLD`.
+
+    Raises:
+        PessError: If the encoder's calibration is broken.
+
+    Example:
+        >>> resolve_threshold("sentence-transformers/all-MiniLM-L6-v2", None)
+        0.6
+    """
+    if given is not None:
+        return given
+    calibration = read_calibration(similarity_model)
+    return DEFAULT_THRESHOLD if calibration is None else calibration.threshold
 
 
 def _read_object(path: Path) -> dict[str, Any]:
