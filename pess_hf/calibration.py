@@ -41,7 +41,7 @@ class Calibration:
     reason: str
 
 
-def pair_aucs(scores: Sequence[float] | np.ndarray, labels: Sequence[str]) -> dict[str, float]:
+def pair_aucs(scores: Sequence[float] | np.ndarray, labels: Sequence[str] | np.ndarray) -> dict[str, float]:
     """Areas under the ROC curve: how often an entailment scores above a neutral pair, and above a contradiction.
 
     Args:
@@ -73,7 +73,7 @@ def pair_aucs(scores: Sequence[float] | np.ndarray, labels: Sequence[str]) -> di
 
 
 def threshold_sweep(
-    scores: Sequence[float] | np.ndarray, labels: Sequence[str], thresholds: Sequence[float] | np.ndarray
+    scores: Sequence[float] | np.ndarray, labels: Sequence[str] | np.ndarray, thresholds: Sequence[float] | np.ndarray
 ) -> list[dict[str, float]]:
     """Precision, recall and F1 of "these two say the same" at some thresholds; entailment is what should pass.
 
@@ -110,7 +110,9 @@ def _share(passed: np.ndarray) -> float:
     return float(passed.mean()) if passed.size else 0.0
 
 
-def best_threshold(scores: Sequence[float] | np.ndarray, labels: Sequence[str], step: float = 0.01) -> float:
+def best_threshold(
+    scores: Sequence[float] | np.ndarray, labels: Sequence[str] | np.ndarray, step: float = 0.01
+) -> float:
     """The threshold, on a grid, with the highest F1; of equal ones the middle one.
 
     Args:
@@ -123,7 +125,7 @@ def best_threshold(scores: Sequence[float] | np.ndarray, labels: Sequence[str], 
 
     Example:
         >>> best_threshold([0.9, 0.8, 0.2], ["entailment", "entailment", "neutral"])
-        0.5
+        0.51
     """
     values = np.asarray(scores, dtype=float)
     grid = np.arange(np.floor(values.min() / step), np.ceil(values.max() / step) + 1) * step
@@ -133,7 +135,9 @@ def best_threshold(scores: Sequence[float] | np.ndarray, labels: Sequence[str], 
     return best[len(best) // 2]
 
 
-def calibrate(scores: Sequence[float] | np.ndarray, labels: Sequence[str], groups: Sequence[str]) -> Calibration:
+def calibrate(
+    scores: Sequence[float] | np.ndarray, labels: Sequence[str] | np.ndarray, groups: Sequence[str]
+) -> Calibration:
     """Choose the threshold with the highest F1 on one half of the pairs and measure it on the other.
 
     Args:
@@ -149,7 +153,7 @@ def calibrate(scores: Sequence[float] | np.ndarray, labels: Sequence[str], group
 
     Example:
         >>> calibrate([0.9, 0.1] * 2, ["entailment", "neutral"] * 2, ["a", "a", "b", "b"]).threshold
-        0.5
+        0.51
     """
     names = sorted(set(groups))
     order = np.random.default_rng(0).permutation(len(names))

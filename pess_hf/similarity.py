@@ -209,14 +209,14 @@ class PersonaMatcher:
 
     def __init__(
         self,
-        encoder: SentenceTransformer | Any | str = DEFAULT_ENCODER,
+        encoder: Any = DEFAULT_ENCODER,
         threshold: float = DEFAULT_THRESHOLD,
         *,
         cache_size: int = 50_000,
         batch_size: int = 128,
     ) -> None:
         self.threshold = threshold
-        self.encoder = load_scorer(encoder) if isinstance(encoder, str) else encoder
+        self.encoder: Any = load_scorer(encoder) if isinstance(encoder, str) else encoder
         self.batch_size = batch_size
         self.encoder_calls = 0
         self._cache_size = cache_size

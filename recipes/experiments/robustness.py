@@ -33,7 +33,7 @@ class RobustnessArguments:
     data: list[str] = field(metadata={"help": "Persona sources: 'sample', files, folders or Hub ids."})
     output_dir: str = field(metadata={"help": "Folder for robustness.json, table.md and drift.png."})
     split: str | None = field(default=None, metadata={"help": "Split of the sources that have splits."})
-    model: str | None = field(
+    model: str = field(
         default="first-person", metadata={"help": "Extractor: Hub id or folder; 'first-person' for the floor."}
     )
     similarity_model: str = field(default=DEFAULT_ENCODER, metadata={"help": "Encoder or NLI model that matches."})
@@ -93,7 +93,7 @@ def make_extract(args: RobustnessArguments) -> Extract:
     from pess_hf.checkpoint import open_tokenizer
     from pess_hf.modeling_extractor import AutoPessExtractor
 
-    model, tokenizer = AutoPessExtractor.from_pretrained(args.model), open_tokenizer(str(args.model))
+    model, tokenizer = AutoPessExtractor.from_pretrained(args.model), open_tokenizer(args.model)
     return lambda dialogues: model.extract(dialogues, tokenizer, batch_size=args.batch_size)
 
 
