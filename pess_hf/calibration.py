@@ -16,6 +16,7 @@ import numpy as np
 from pess_hf.cli import describe_os_error, write_json
 from pess_hf.data.sentence_pairs import CONTRADICTION, ENTAILMENT, NEUTRAL
 from pess_hf.errors import PessError
+from pess_hf.similarity import DEFAULT_THRESHOLD
 
 #: Lies beside the weights of an encoder that `recipes/train_similarity.py` trained.
 CALIBRATION_FILE = "similarity_calibration.json"
@@ -40,7 +41,7 @@ class Calibration:
     reason: str
 
 
-def pair_aucs(scores: Sequence[float] | np.ndarray, labels: Sequence[str]) -> dict[str, float]:
+def pair_aucs(scores: Sequence[float] | np.ndarray, labels: Sequence[str] | np.ndarray) -> dict[str, float]:
     """Areas under the ROC curve: how often an entailment scores above a neutral pair, and above a contradiction.
 
     Args:
@@ -72,7 +73,7 @@ def pair_aucs(scores: Sequence[float] | np.ndarray, labels: Sequence[str]) -> di
 
 
 def threshold_sweep(
-    scores: Sequence[float] | np.ndarray, labels: Sequence[str], thresholds: Sequence[float] | np.ndarray
+    scores: Sequence[float] | np.ndarray, labels: Sequence[str] | np.ndarray, thresholds: Sequence[float] | np.ndarray
 ) -> list[dict[str, float]]:
     """Precision, recall and F1 of "these two say the same" at some thresholds; entailment is what should pass.
 
@@ -109,7 +110,9 @@ def _share(passed: np.ndarray) -> float:
     return float(passed.mean()) if passed.size else 0.0
 
 
-def best_threshold(scores: Sequence[float] | np.ndarray, labels: Sequence[str], step: float = 0.01) -> float:
+def best_threshold(
+    scores: Sequence[float] | np.ndarray, labels: Sequence[str] | np.ndarray, step: float = 0.01
+) -> float:
     """The threshold, on a grid, with the highest F1; of equal ones the middle one.
 
     Args:
@@ -122,7 +125,7 @@ def best_threshold(scores: Sequence[float] | np.ndarray, labels: Sequence[str], 
 
     Example:
         >>> best_threshold([0.9, 0.8, 0.2], ["entailment", "entailment", "neutral"])
-        0.5
+        0.51
     """
     values = np.asarray(scores, dtype=float)
     grid = np.arange(np.floor(values.min() / step), np.ceil(values.max() / step) + 1) * step
@@ -132,7 +135,9 @@ def best_threshold(scores: Sequence[float] | np.ndarray, labels: Sequence[str], 
     return best[len(best) // 2]
 
 
-def calibrate(scores: Sequence[float] | np.ndarray, labels: Sequence[str], groups: Sequence[str]) -> Calibration:
+def calibrate(
+    scores: Sequence[float] | np.ndarray, labels: Sequence[str] | np.ndarray, groups: Sequence[str]
+) -> Calibration:
     """Choose the threshold with the highest F1 on one half of the pairs and measure it on the other.
 
     Args:
@@ -148,7 +153,7 @@ def calibrate(scores: Sequence[float] | np.ndarray, labels: Sequence[str], group
 
     Example:
         >>> calibrate([0.9, 0.1] * 2, ["entailment", "neutral"] * 2, ["a", "a", "b", "b"]).threshold
-        0.5
+        0.51
     """
     names = sorted(set(groups))
     order = np.random.default_rng(0).permutation(len(names))
@@ -191,6 +196,29 @@ def read_calibration(folder: str | Path) -> Calibration | None:
     if not isinstance(calibration.threshold, int | float) or not -1 <= calibration.threshold <= 1:
         raise PessError(f"{path}: expected a threshold in [-1, 1], found {calibration.threshold!r}. Train it again.")
     return calibration
+
+
+def resolve_threshold(similarity_model: str, given: float | None) -> float:
+    """The threshold to match with: the one given, else the one that the encoder was calibrated for.
+
+    Args:
+        similarity_model: Hub id or folder of the encoder; only a folder is looked into.
+        given: What the user asked for, or None.
+
+    Returns:
+        `given`, or what lies beside the encoder's weights, or `DEFAULT_THRESHOLD`.
+
+    Raises:
+        PessError: If the encoder's calibration is broken.
+
+    Example:
+        >>> resolve_threshold("sentence-transformers/all-MiniLM-L6-v2", None)
+        0.6
+    """
+    if given is not None:
+        return given
+    calibration = read_calibration(similarity_model)
+    return DEFAULT_THRESHOLD if calibration is None else calibration.threshold
 
 
 def _read_object(path: Path) -> dict[str, Any]:

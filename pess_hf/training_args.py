@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from transformers import Seq2SeqTrainingArguments
 
+from pess_hf.calibration import resolve_threshold
 from pess_hf.errors import PessError
-from pess_hf.similarity import DEFAULT_ENCODER, DEFAULT_THRESHOLD
+from pess_hf.similarity import DEFAULT_ENCODER
 
 #: Settings that count something, and are None or 1 at least.
 _COUNTS = (
@@ -52,8 +53,11 @@ class PessTrainingArguments(Seq2SeqTrainingArguments):
         default=DEFAULT_ENCODER, metadata={"help": "Sentence encoder that matches personas: Hub id or folder."}
     )
     similarity_threshold: float = field(
-        default=DEFAULT_THRESHOLD,
-        metadata={"help": "Cosine, in [-1, 1], from which two persona sentences say the same."},
+        default=None,  # type: ignore[assignment]  # a number once `__post_init__` has run
+        metadata={
+            "help": "Similarity, in [-1, 1], from which two persona sentences say the same; by default what the "
+            "encoder was calibrated for, 0.6 for the default one."
+        },
     )
     pess_start: float = field(
         default=0.3, metadata={"help": "Fraction of training, in [0, 1], before the PESS terms switch on."}
@@ -78,6 +82,7 @@ class PessTrainingArguments(Seq2SeqTrainingArguments):
 
     def __post_init__(self) -> None:
         """Check the ranges, then do what the parent does."""
+        self.similarity_threshold = resolve_threshold(self.similarity_model, self.similarity_threshold)
         strategy = getattr(self.hub_strategy, "value", self.hub_strategy)
         if strategy not in ("end", "every_save"):
             raise PessError(f"hub_strategy: expected end or every_save, found {strategy}. Checkpoints stay here.")

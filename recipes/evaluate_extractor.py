@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pess_hf.arguments import parse_recipe_args
+from pess_hf.calibration import resolve_threshold
 from pess_hf.cli import check_counts, prepare_output_file, run_recipe, write_json
 from pess_hf.data import load_persona_dataset
 from pess_hf.errors import PessError
 from pess_hf.extractor_args import split_by_group
 from pess_hf.floor import first_person_sentences
 from pess_hf.plots import check_picture_path, plot_similarity
-from pess_hf.similarity import DEFAULT_ENCODER, DEFAULT_THRESHOLD, PersonaMatch, PersonaMatcher, persona_scores
+from pess_hf.similarity import DEFAULT_ENCODER, PersonaMatch, PersonaMatcher, persona_scores
 from pess_hf.text_metrics import bert_score, bleu, distinct, rouge
 
 if TYPE_CHECKING:
@@ -42,7 +43,10 @@ class EvaluationArguments:
     max_new_tokens: int | None = field(default=None, metadata={"help": "Tokens written at most per persona."})
     max_source_length: int = field(default=512, metadata={"help": "Source tokens; the oldest utterances go first."})
     similarity_model: str = field(default=DEFAULT_ENCODER, metadata={"help": "Sentence encoder that matches."})
-    similarity_threshold: float = field(default=DEFAULT_THRESHOLD, metadata={"help": "Matching cosine in [-1, 1]."})
+    similarity_threshold: float = field(
+        default=None,  # type: ignore[assignment]  # a number once `__post_init__` has run
+        metadata={"help": "Matching similarity in [-1, 1]; by default what the encoder was calibrated for."},
+    )
     bert_score_model: str | None = field(
         default=None, metadata={"help": "Model folder or id; without one BERTScore is left out."}
     )
@@ -50,6 +54,7 @@ class EvaluationArguments:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        self.similarity_threshold = resolve_threshold(self.similarity_model, self.similarity_threshold)
         check_counts(self, "batch_size", "max_rows", "num_beams", "max_new_tokens", "max_source_length")
         if not -1 <= self.similarity_threshold <= 1:
             raise PessError(f"similarity_threshold: expected a number in [-1, 1], found {self.similarity_threshold}.")

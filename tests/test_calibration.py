@@ -11,6 +11,7 @@ from pess_hf.calibration import (
     calibrate,
     pair_aucs,
     read_calibration,
+    resolve_threshold,
     threshold_sweep,
     write_calibration,
 )
@@ -69,3 +70,15 @@ def test_what_is_written_is_read_and_what_is_broken_is_named(tmp_path):
     write_calibration(tmp_path, Calibration(4.0, 0.9, 0.8, 10, "why"))
     with pytest.raises(PessError, match=r"expected a threshold in \[-1, 1\], found 4.0"):
         read_calibration(tmp_path)
+
+
+def test_the_threshold_beside_the_encoder_is_used_unless_one_is_given(tmp_path):
+    from pess_hf import PessTrainingArguments
+
+    assert resolve_threshold(str(tmp_path), None) == 0.6
+    write_calibration(tmp_path, Calibration(0.4, 0.9, 0.8, 10, "why"))
+    assert resolve_threshold(str(tmp_path), None) == 0.4
+    assert resolve_threshold(str(tmp_path), 0.0) == 0.0
+    args = PessTrainingArguments(output_dir=str(tmp_path / "run"), similarity_model=str(tmp_path), use_cpu=True)
+    assert args.similarity_threshold == 0.4
+    assert PessTrainingArguments(output_dir=str(tmp_path / "run"), use_cpu=True).similarity_threshold == 0.6
