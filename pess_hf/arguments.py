@@ -150,9 +150,9 @@ class _RecipeParser(HfArgumentParser):
         self, args: Sequence[str] | None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
         """Parse the command line; anything left over is an error that names the nearest option."""
-        namespace, left = self.parse_known_args(args, namespace)
+        filled, left = self.parse_known_args(args, namespace or argparse.Namespace())
         if not left:
-            return namespace
+            return filled
         name = left[0].split("=")[0]
         if not name.startswith("--"):
             self.error(f"unexpected argument '{left[0]}'")
