@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import SequentialSampler
 from transformers import PreTrainedModel, Seq2SeqTrainer
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
@@ -295,6 +296,10 @@ class PessTrainer(FiniteMixin, SafeCheckpointsMixin, PessHubMixin, Seq2SeqTraine
             scores = persona_scores(self.matcher.match(personas[: len(references)], references))
             output.metrics.update({f"{prefix}_persona_{name}": value for name, value in scores.items()})
         return output
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        """The rows as they stand: `Trainer` would sort them where training groups by length, and scores need order."""
+        return SequentialSampler(eval_dataset)
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = [*PERSONA_COLUMNS, ID_COLUMN, self.args.length_column_name]

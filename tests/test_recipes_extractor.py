@@ -101,8 +101,14 @@ class TestTrain:
         rows = load_splits(PersonaDataArguments(train_data=[data])).train
         lengths = recipe("train_extractor").with_lengths(rows)["length"]
         assert lengths[0] == sum(map(len, rows[0]["utterances"])) + 3 * sum(map(len, rows[0]["persona"]))
-        self.train(model, data, tmp_path / "run", train_sampling_strategy="group_by_length")
-        assert (tmp_path / "run" / "model.safetensors").is_file()
+        settings = {"train_sampling_strategy": "group_by_length", "per_device_eval_batch_size": 2}
+        self.train(model, data, tmp_path / "run", test_data=data, **settings)
+        predictions = lines(tmp_path / "run" / "predictions.jsonl")
+        assert [row["dialogue_id"] for row in predictions] == rows["dialogue_id"]
+        trained = AutoPessExtractor.from_pretrained(tmp_path / "run")
+        tokenizer = recipe("train_extractor").load_tokenizer(ExtractorArguments(str(tmp_path / "run")))
+        personas = trained.extract(rows["utterances"], tokenizer, disable_tqdm=True, max_source_length=96)
+        assert [row["generated"] for row in predictions] == personas  # measuring keeps the rows' order
 
     def test_held_out_groups_are_on_one_side_and_those_that_evaluation_reads(self, tmp_path, model, data):
         self.train(model, data, tmp_path / "run", held_out_fraction=0.25, seed=7)
