@@ -162,7 +162,7 @@ def target_modules(model: Any, names: list[str] | None = None) -> list[str]:
     Example:
         >>> from transformers import BartConfig
         >>> from pess_hf import PessExtractor
-        >>> target_modules(PessExtractor(BartConfig(vocab_size=9, d_model=8, encoder_layers=1, decoder_layers=1)))
+        >>> target_modules(PessExtractor(BartConfig(vocab_size=9, d_model=16, encoder_layers=1, decoder_layers=1)))
         ['q_proj', 'v_proj']
     """
     backbone = getattr(model.config, "backbone", model.config).model_type

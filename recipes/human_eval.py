@@ -13,6 +13,8 @@ from pess_hf.data import load_support_dataset
 from pess_hf.human_eval import pair_replies, read_replies, write_pages
 from pess_hf.human_eval_scores import read_judgements, score_judgements
 
+_USAGE = "usage: human_eval.py make|score [--config FILE.yaml] [--key value ...]"
+
 
 @dataclass
 class MakeArguments:
@@ -45,9 +47,12 @@ def main(args: list[str] | None = None) -> None:
     """Do what the first word says."""
     words = sys.argv[1:] if args is None else args
     commands = {"make": make, "score": score}
+    if words[:1] in (["-h"], ["--help"]):
+        print(f"{_USAGE}\n\n{__doc__}\n\nhuman_eval.py make --help and human_eval.py score --help say more.")
+        raise SystemExit(0)
     if not words or words[0] not in commands:
-        print("usage: human_eval.py make|score [--config FILE.yaml] [--key value ...]", file=sys.stderr)
-        raise SystemExit(0 if words[:1] in (["-h"], ["--help"]) else 2)
+        print(_USAGE, file=sys.stderr)
+        raise SystemExit(2)
     commands[words[0]](words[1:])
 
 

@@ -29,7 +29,7 @@ TRAINED = {**VECTORS, "I have no dogs.": [-1, 0, 0]}
 @pytest.fixture(autouse=True)
 def _known_vectors(monkeypatch):
     encoders = {"trained": FakeEncoder(TRAINED)}
-    monkeypatch.setattr(similarity, "load_encoder", lambda name, **__: encoders.get(name, FakeEncoder(VECTORS)))
+    monkeypatch.setattr(similarity, "load_scorer", lambda name, **__: encoders.get(name, FakeEncoder(VECTORS)))
 
 
 def write_lines(path, rows):

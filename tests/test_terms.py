@@ -268,6 +268,7 @@ def test_the_meter_keeps_no_graph():
 def test_the_meter_asks_all_processes_once():
     class TwoProcesses:
         calls = 0
+        device = torch.device("cpu")
 
         def reduce(self, totals, reduction):
             assert reduction == "sum"
