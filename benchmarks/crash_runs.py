@@ -15,8 +15,10 @@ import numpy as np
 STEP, SAVING, SAVED, IN_WINDOW = b"s", b"w", b"W", b"p"
 MAX_STEPS, SAVE_STEPS = 14, 3
 FINAL = "final.safetensors"
-_SIZES = {f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in (("layers", 1), ("ffn_dim", 16))}
-_HEADS = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+_SIZES: dict[str, Any] = {
+    f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in (("layers", 1), ("ffn_dim", 16))
+}
+_HEADS: dict[str, Any] = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def _extractor_trainer(setting: Setting, folder: str) -> Any:
 
     rows = load_persona_dataset("sample").select(range(40))
     tokenizer = train_tokenizer([text for row in rows for text in row["utterances"]], vocab_size=400)
-    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
+    tokens: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
     config = BartConfig(vocab_size=len(tokenizer), d_model=16, max_position_embeddings=64, init_std=0.5, dropout=0.1,
                         **_SIZES, **_HEADS, **tokens)  # fmt: skip
     model: Any = PessExtractor(config)

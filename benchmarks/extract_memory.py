@@ -68,11 +68,15 @@ def save_model(folder: Path) -> None:
     from pess_hf.small_tokenizer import train_tokenizer
 
     tokenizer = train_tokenizer([" ".join(_WORDS)] * 20, vocab_size=400)
-    layers = {
+    layers: dict[str, Any] = {
         f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in (("layers", 1), ("ffn_dim", 8))
     }
-    heads = {"encoder_attention_heads": 1, "decoder_attention_heads": 1, "max_position_embeddings": 128}
-    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
+    heads: dict[str, Any] = {
+        "encoder_attention_heads": 1,
+        "decoder_attention_heads": 1,
+        "max_position_embeddings": 128,
+    }
+    tokens: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
     config = BartConfig(vocab_size=len(tokenizer), d_model=8, forced_eos_token_id=None, **layers, **heads, **tokens)
     PessExtractor(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -51,6 +51,7 @@ class StraightforwardTrainer(InOrder, Seq2SeqTrainer):
     loss_is_scaled_for_ga = True
     matcher: PersonaMatcher
     rollout_seconds = 0.0
+    model: Any
     data_collator: PersonaCollator
     #: What stands in for the generated sentences, by the reference; None takes what the model writes.
     script: Callable[[Personas], Personas] | None = None
@@ -60,7 +61,7 @@ class StraightforwardTrainer(InOrder, Seq2SeqTrainer):
         model: Any,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
+        num_items_in_batch: Any = None,
     ) -> Any:
         """Generate, match, and add up the three terms."""
         generated = self.generate_personas(model, inputs)

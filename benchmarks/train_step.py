@@ -75,6 +75,7 @@ class TimedMatcher(PersonaMatcher):
 class OursTrainer(InOrder, PessTrainer):
     """`PessTrainer`, counting what its steps are made of."""
 
+    matcher: TimedMatcher
     script: Any = None
     references: Personas
     count: Counter[str]

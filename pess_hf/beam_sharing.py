@@ -98,7 +98,7 @@ class BeamSharingMixin:
         is_encoder_decoder: bool = False,
         input_ids: torch.Tensor | None = None,
         **model_kwargs: Any,
-    ) -> tuple[torch.Tensor | None, dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Repeat what belongs to a beam; inside `shared_beams`, what belongs to a dialogue stays single."""
         shared = {}
         if self.get_decoder().config._attn_implementation == SHARED_BEAMS:

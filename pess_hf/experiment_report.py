@@ -134,7 +134,7 @@ def write_report(
     settings = read_variants(runs)
     print(f"measuring {len(runs)} runs", flush=True)
     reports = [report for encoder in encoders for report in score_settings(settings, encoder, thresholds, resamples)]
-    results = {
+    results: dict[str, Any] = {
         "title": title,
         "reports": reports,
         "text": {setting.name: text_scores(setting) for setting in settings},

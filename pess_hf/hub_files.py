@@ -114,7 +114,7 @@ def weight_files(folder: str | Path) -> list[str]:
 def _shards(index: Path) -> set[str]:
     """The files that an index names, all of them there."""
     weight_map = read_object(index, cure="Save the model again.").get("weight_map")
-    names = set(weight_map.values()) if isinstance(weight_map, dict) and weight_map else {None}
+    names: set[Any] = set(weight_map.values()) if isinstance(weight_map, dict) and weight_map else {None}
     if not all(isinstance(name, str) and is_weights(name) and name.endswith(".safetensors") for name in names):
         raise PessError(
             f"{index}: expected weight_map with a model-*-of-*.safetensors for each weight, found something else. "

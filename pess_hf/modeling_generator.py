@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,7 @@ class PessGenerator(PreTrainedModel, GuidedGenerationMixin):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
     # Nothing of its own is tied; a mapping, not None, makes PEFT look for the backbone's ties.
-    _tied_weights_keys: ClassVar[dict[str, str]] = {}
+    _tied_weights_keys: dict[str, str] = {}  # noqa: RUF012 - the base class declares no ClassVar
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True

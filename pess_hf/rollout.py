@@ -94,7 +94,7 @@ def generation_ready(model: Any, accelerator: Accelerator | None = None) -> Iter
 @contextlib.contextmanager
 def _with_cache(model: Any) -> Iterator[None]:
     """Gradient checkpointing switches the cache off in the config; generation is quadratic without it."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     flag = getattr(config, "use_cache", None)
     if flag is not None:
         config.use_cache = True

@@ -53,9 +53,7 @@ def shared_cross_attention(encoder_rows: torch.Tensor) -> EncoderDecoderCache:
     return EncoderDecoderCache(_PassThrough(), _RowsOf(encoder_rows))
 
 
-def rows_mask(
-    config: PreTrainedConfig, mask: torch.Tensor, encoded: torch.Tensor, num_targets: int
-) -> torch.Tensor | None:
+def rows_mask(config: PreTrainedConfig, mask: torch.Tensor, encoded: torch.Tensor, num_targets: int) -> Any:
     """The source mask of R decoder rows in the form that the decoder's attention takes.
 
     A decoder would make a mask for as many rows as there are encoded dialogues; one that is ready it leaves alone.
@@ -67,7 +65,7 @@ def rows_mask(
         num_targets: T.
 
     Returns:
-        (R, 1, T, S) for most kinds, (R, S) or None for others.
+        (R, 1, T, S) for most kinds, (R, S), a `BlockMask` or None for others.
 
     Example:
         >>> mask = rows_mask(model.config, torch.ones(6, 160), encoded, num_targets=48)  # doctest: +SKIP

@@ -39,7 +39,7 @@ def trim_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase, texts: Itera
     Example:
         >>> tokenizer = trim_vocabulary(model, tokenizer, ["I have two dogs."], size=8000)  # doctest: +SKIP
     """
-    state = json.loads(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
     if state["model"]["type"] != "WordPiece":
         raise PessError(
             f"vocabulary_size: expected a WordPiece tokenizer, found {state['model']['type']}. "
