@@ -20,7 +20,8 @@ _SPECIAL = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 def trim_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], size: int) -> Any:
     """Keep the tokens that texts use most; every other word is still spelt, out of shorter pieces.
 
-    Special tokens and single characters always stay, so that nothing becomes unknown that was not. The model's
+    Special tokens and single characters always stay, so that nothing becomes unknown that was not. Room that the texts
+    leave is filled in the order of the vocabulary: BERT's begins with the frequent words. The model's
     embeddings and head lose the rows of the other tokens; all kept rows hold what they held, and what was
     frozen stays frozen.
 
@@ -62,7 +63,8 @@ def _kept_ids(tokenizer: Any, vocab: dict[str, int], texts: Iterable[str], size:
     counts: Counter[int] = Counter()
     for text in texts:
         counts.update(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-    ranked = sorted((token for token in counts if token not in always), key=lambda token: (-counts[token], token))
+    others = {token_id for token, token_id in vocab.items() if not token.startswith("[unused")} - always
+    ranked = sorted(others, key=lambda token: (-counts[token], token))
     return sorted(always | set(ranked[: size - len(always)]))
 
 
