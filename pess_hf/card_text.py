@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 from pess_hf.redaction import without_paths
 
@@ -45,7 +46,7 @@ def duration(seconds: object) -> str:
         >>> duration(312.4), duration(None)
         ('5 min', '')
     """
-    if not isinstance(seconds, int | float) or seconds < 0:
+    if not isinstance(seconds, int | float) or not 0 <= seconds <= sys.float_info.max:
         return ""
     if seconds < 120:
         return f"{seconds:.0f} s"

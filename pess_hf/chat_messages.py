@@ -46,12 +46,14 @@ def _turn(message: Any, place: str) -> Turn:
     role, content = message.get("role"), message.get("content")
     if role == "system":
         raise PessError(f"{place}: expected no system message, the generator follows no instructions. Remove it.")
-    if role not in SPEAKERS:
+    if not isinstance(role, str) or role not in SPEAKERS:
         raise PessError(f"{place}: expected the role 'user' or 'assistant', found {role!r}.")
     if not isinstance(content, str):
         raise PessError(f"{place}: expected content of text, found {type(content).__name__}.")
     if not content.strip():
         raise PessError(f"{place}: expected content with words in it, found an empty message. Leave it out.")
+    if not content.isascii() and not _is_unicode(content):
+        raise PessError(f"{place}: expected content of valid Unicode, found half of a surrogate pair. Take it out.")
     strategy = message.get("strategy") if role == "assistant" else None
     if strategy is None:
         return {"speaker": SPEAKERS[role], "text": content, "strategy": None}
@@ -59,3 +61,37 @@ def _turn(message: Any, place: str) -> Turn:
         return {"speaker": SPEAKERS[role], "text": content, "strategy": normalise_strategy(strategy)}
     except PessError as error:
         raise PessError(f"{place}: {error}") from None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_persona(persona: Any) -> list[str]:
+    """Check a persona that is given in place of an inferred one.
+
+    Args:
+        persona: Sentences; none for no persona.
+
+    Returns:
+        The sentences.
+
+    Raises:
+        PessError: It is no list of texts with words in them.
+
+    Example:
+        >>> check_persona(("I sing.",))
+        ['I sing.']
+    """
+    if not isinstance(persona, Sequence) or isinstance(persona, str | bytes):
+        raise PessError(f"persona: expected a list of sentences, found {type(persona).__name__}. Put it in a list.")
+    for n, sentence in enumerate(persona):
+        if not isinstance(sentence, str) or not _is_unicode(sentence):
+            raise PessError(f"persona[{n}]: expected a text of valid Unicode, found {type(sentence).__name__}.")
+        if not sentence.strip():
+            raise PessError(f"persona[{n}]: expected a sentence, found an empty text. Leave it out.")
+    return list(persona)

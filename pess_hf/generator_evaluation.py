@@ -6,7 +6,7 @@ Letters: B examples in a batch, T decoder positions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from pess_hf.data.collator import ID_COLUMN
 from pess_hf.data.strategies import normalise_strategy
 from pess_hf.data.support_collator import SupportCollator
-from pess_hf.pipeline import MAX_NEW_TOKENS, decode_replies
+from pess_hf.pipeline import MAX_NEW_TOKENS, check_new_tokens, decode_replies
 from pess_hf.processes import from_all, share_of
 from pess_hf.reply_metrics import persona_similarity, reply_scores
 from pess_hf.rollout import ReadyModel, generation_ready
@@ -78,6 +78,7 @@ def measure_generator(
     generation.setdefault("max_new_tokens", MAX_NEW_TOKENS)
     asked = examples if max_replies is None else examples.select(range(min(max_replies, len(examples))))
     with generation_ready(model, accelerator) as ready:
+        check_new_tokens(ready.model, generation["max_new_tokens"])
         work = _Work(ready, collator, batch_size, disable_tqdm, accelerator)
         loss = _mean_loss(work, examples)
         replies = _write_replies(work, asked, generation)
@@ -90,6 +91,30 @@ def measure_generator(
     scores.update(reply_scores(texts, list(asked["response"])))
     similarity = None if encoder is None else persona_similarity(texts, list(asked["persona"]), encoder)
     return (scores if similarity is None else {**scores, "persona_similarity": similarity}), replies
+
+
+def reply_rows(examples: Iterable[Mapping[str, Any]], replies: Sequence[Reply]) -> Iterator[dict[str, Any]]:
+    """What `predictions.jsonl` holds of a generator, and `recipes/human_eval.py` reads: one row per reply.
+
+    Args:
+        examples: What was answered; where there are fewer replies, the first so many.
+        replies: The replies, in order.
+
+    Yields:
+        `dialogue_id`, `turn`, `persona`, and under `reference` and `generated` `strategy` and `text`.
+
+    Example:
+        >>> example = {"dialogue_id": "d", "turn": 1, "persona": [], "strategy": "Others", "response": "Hello."}
+        >>> [row] = reply_rows([example], [Reply(None, "Hi.")])
+        >>> row["reference"], row["generated"]
+        ({'strategy': 'Others', 'text': 'Hello.'}, {'strategy': None, 'text': 'Hi.'})
+    """
+    for row, reply in zip(examples, replies, strict=False):
+        yield {
+            **{name: row[name] for name in ("dialogue_id", "turn", "persona")},
+            "reference": {"strategy": row["strategy"], "text": row["response"]},
+            "generated": {"strategy": reply.strategy, "text": reply.text},
+        }
 
 
 def _batches(examples: datasets.Dataset, batch_size: int) -> list[list[int]]:

@@ -53,7 +53,7 @@ def read_replies(path: str | Path) -> dict[tuple[str, int], str]:
     """Read the `predictions.jsonl` of a generator's run.
 
     Args:
-        path: The file that train_generator.py wrote.
+        path: The file that train_generator.py wrote, or evaluate_generator.py --predictions.
 
     Returns:
         The reply for each (dialogue_id, turn), in the file's order.

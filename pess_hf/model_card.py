@@ -39,6 +39,11 @@ _HYPER_PARAMETERS = (
     "rollout_steps", "rollout_max_new_tokens", "label_smoothing_factor", "bf16", "fp16", "lora_rank", "lora_alpha",
     "lora_dropout", "lora_target_modules", "seed",
 )  # fmt: skip
+# Option of evaluate_generator.py -> argument of train_generator.py that it has to equal.
+_AS_MEASURED = {
+    "split": "test_split", "max_dialogues": "max_test_dialogues", "max_replies": "max_test_replies",
+    "num_beams": "generation_num_beams", "max_new_tokens": "max_target_length", "persona_source": "persona_source",
+} | {name: name for name in ("max_context_length", "max_persona_length")}  # fmt: skip
 
 
 class PessModelCardData(ModelCardData):
@@ -369,15 +374,12 @@ def _evaluation_command(run: RunFolder, kind: str, given: CardOverrides) -> str:
             options |= {name: arguments.get(name) for name in ("held_out_fraction", "seed")}
         options["max_rows"] = arguments.get("max_test_rows")
         options |= {name: arguments.get(name) for name in ("max_source_length", "similarity_threshold")}
-        options["similarity_model"] = as_hub_id(arguments.get("similarity_model"), near=run.path)
-    if kind == "generator":
-        options |= _persona_options(run.arguments.get("persona_source"))
+    else:
+        options |= {name: run.arguments.get(argument) for name, argument in _AS_MEASURED.items()}
+        options["extractor"] = "EXTRACTOR" if options["persona_source"] == "inferred" else None
+    options["similarity_model"] = as_hub_id(run.arguments.get("similarity_model"), near=run.path)
     given_options = [f"--{name} {value}" for name, value in options.items() if value is not None]
     return " ".join(["python", f"recipes/evaluate_{kind}.py", *given_options, "--output metrics.json"])
-
-
-def _persona_options(source: Any) -> dict[str, Any]:
-    return {"persona_source": source, "extractor": "EXTRACTOR" if source == "inferred" else None}
 
 
 def _public_name(name: object, near: Path) -> str | None:

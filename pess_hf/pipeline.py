@@ -9,7 +9,8 @@ from typing import Any
 
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Pipeline
 
-from pess_hf.chat_messages import Turn, check_messages
+from pess_hf.chat_messages import Turn, check_messages, check_persona
+from pess_hf.configuration_generator import PessGeneratorConfig
 from pess_hf.data.strategies import normalise_strategy
 from pess_hf.data.support_collator import SupportCollator
 from pess_hf.errors import PessError
@@ -48,7 +49,8 @@ class SupportPipeline(Pipeline):
         kwargs: As `transformers.Pipeline`, and the arguments of a call, as defaults.
 
     Raises:
-        PessError: The extractor has no tokenizer.
+        PessError: The model is no PESS generator or its tokenizer is another's; the extractor is none, or has no
+            tokenizer.
 
     Example:
         >>> from transformers import pipeline  # doctest: +SKIP
@@ -95,7 +97,7 @@ class SupportPipeline(Pipeline):
             "reply" where it replaced what the model wrote.
 
         Raises:
-            PessError: A message or a strategy is malformed; the message says which.
+            PessError: A message, the persona, a strategy or a setting is malformed; the message says which.
         """
         if isinstance(inputs, Sequence) and inputs and all(_is_conversation(item) for item in inputs):
             return super().__call__([_Conversation(messages) for messages in inputs], *args, **kwargs)
@@ -104,9 +106,14 @@ class SupportPipeline(Pipeline):
     def _sanitize_parameters(
         self, strategy: str | None = None, persona: Sequence[str] | None = None, **generation: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        before = {} if persona is None else {"persona": list(persona)}
+        before = {} if persona is None else {"persona": check_persona(persona)}
         if strategy is not None:
             generation["strategy"] = normalise_strategy(strategy)
+        config = generation.get("generation_config")
+        for name, plain in (("num_return_sequences", 1), ("return_dict_in_generate", False)):
+            if (generation[name] if name in generation else getattr(config, name, None)) not in (None, plain):
+                raise PessError(f"{name}: expected {plain}, for one reply. Call model.generate for more.")
+        check_new_tokens(self.model, generation.get("max_new_tokens"))
         return before, generation, {}
 
     def preprocess(self, input_: Any, **preprocess_parameters: Any) -> dict[str, Any]:
@@ -183,16 +190,56 @@ def decode_replies(model: Any, tokenizer: Any, sequences: Any) -> list[tuple[str
 def collator_of(model: Any, tokenizer: Any, **settings: Any) -> SupportCollator:
     """A `SupportCollator` with the text form of a generator's config, no longer than its positions.
 
+    Raises:
+        PessError: The model is no PESS generator, or the tokenizer is not its own.
+
     Example:
         >>> collator_of(model, tokenizer, use_persona=False)  # doctest: +SKIP
     """
     config = model.config
+    _check_pair(config, tokenizer)
     names = ("utterance_separator", "persona_separator", "seeker_prefix", "supporter_prefix")
     form = {name: getattr(config, name) for name in names}
     limits = {"max_context_length": 512, "max_persona_length": 256, "max_target_length": MAX_NEW_TOKENS}
     positions = config.backbone.max_position_embeddings
     lengths = {name: min(settings.pop(name, limit), positions) for name, limit in limits.items()}
     return SupportCollator(tokenizer, **form, **lengths, **settings)
+
+
+def _check_pair(config: Any, tokenizer: Any) -> None:
+    """Other ids for the strategies, or ids beyond the embedding, would give nonsense or an index error."""
+    if config.model_type != PessGeneratorConfig.model_type:
+        raise PessError(f"model: expected a PESS generator, found a model of type {config.model_type!r}.")
+    if tokenizer is None:
+        raise PessError("tokenizer: expected the generator's tokenizer, found none. Give it with the model.")
+    vocabulary = tokenizer.get_vocab()
+    ids = config.strategy_token_ids
+    found = [vocabulary.get(token) for token in config.strategies]
+    if ids is not None and None not in found and (found != ids or len(tokenizer) > config.vocab_size):
+        raise PessError(
+            f"tokenizer: expected the generator's own ({config.vocab_size} tokens, strategies {ids}), found one of "
+            f"{len(tokenizer)} tokens, strategies {found}. Take the one saved with the model."
+        )
+
+
+def check_new_tokens(model: Any, number: int | None) -> None:
+    """See that a reply of so many tokens fits a generator's positions.
+
+    Args:
+        model: The generator.
+        number: New tokens at most; None leaves it to the model.
+
+    Raises:
+        PessError: It does not, or is below 1.
+
+    Example:
+        >>> check_new_tokens(model, 50)  # doctest: +SKIP
+    """
+    if number is None:
+        return
+    most = model.config.backbone.max_position_embeddings
+    if not 1 <= number <= most:
+        raise PessError(f"max_new_tokens: expected 1 to {most}, the model's positions, found {number}.")
 
 
 def _is_conversation(item: Any) -> bool:
@@ -209,6 +256,8 @@ def _tracker(extractor: Any, tokenizer: Any, rules: PersonaFilter | None, device
         extractor = AutoPessExtractor.from_pretrained(os.fspath(extractor)).to(device)
     if tokenizer is None:
         raise PessError("SupportPipeline: expected the extractor's tokenizer as extractor_tokenizer=, found none.")
+    if not hasattr(extractor, "extract"):
+        raise PessError(f"extractor: expected a persona extractor, found {type(extractor).__name__}.")
     return PersonaTracker(extractor, tokenizer, rules, disable_tqdm=True)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pess_hf.arguments import parse_recipe_args
-from pess_hf.cli import prepare_output_dir, run_recipe, write_json
+from pess_hf.cli import prepare_output_file, run_recipe, write_json, write_jsonl
 from pess_hf.errors import PessError
 from pess_hf.generator_args import PersonaSourceArguments, load_examples, make_collator
 from pess_hf.similarity import DEFAULT_ENCODER, load_encoder
@@ -20,6 +19,9 @@ class EvaluationArguments:
     model: str = field(metadata={"help": "Generator: Hub id or folder."})
     data: list[str] = field(metadata={"help": "Support sources: 'sample', files, folders or Hub ids."})
     output: str = field(metadata={"help": "JSON file for the figures."})
+    predictions: str | None = field(
+        default=None, metadata={"help": "JSONL file for the replies, one a line, as human_eval.py make reads them."}
+    )
     split: str | None = field(default=None, metadata={"help": "Split of the sources that have splits."})
     max_dialogues: int | None = field(default=None, metadata={"help": "Use only so many conversations."})
     max_replies: int | None = field(
@@ -43,11 +45,12 @@ class EvaluationArguments:
 def main(args: list[str] | None = None) -> None:
     """Read, infer, measure, write."""
     parsed, persona_args = parse_recipe_args([EvaluationArguments, PersonaSourceArguments], args, __doc__)
-    prepare_output_dir(Path(parsed.output).absolute().parent)
+    for path in filter(None, (parsed.output, parsed.predictions)):
+        prepare_output_file(path)
     examples = load_examples(parsed.data, parsed.split, parsed.max_dialogues, persona_args)
     model, tokenizer = open_generator(parsed.model)
 
-    from pess_hf.generator_evaluation import measure_generator
+    from pess_hf.generator_evaluation import measure_generator, reply_rows
 
     lengths = {name: getattr(parsed, name) for name in ("max_context_length", "max_persona_length")}
     scores, replies = measure_generator(
@@ -62,6 +65,8 @@ def main(args: list[str] | None = None) -> None:
     )
     figures = {"examples": len(examples), "replies": len(replies), **scores}
     write_json(parsed.output, figures)
+    if parsed.predictions is not None:
+        write_jsonl(parsed.predictions, reply_rows(examples, replies))
     for name, value in figures.items():
         print(f"{name:<20} {value:.4f}" if isinstance(value, float) else f"{name:<20} {value}")
 

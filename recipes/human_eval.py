@@ -20,8 +20,8 @@ _USAGE = "usage: human_eval.py make|score [--config FILE.yaml] [--key value ...]
 class MakeArguments:
     """What is judged and by how many."""
 
-    system_a: str = field(metadata={"help": "predictions.jsonl of the one system."})
-    system_b: str = field(metadata={"help": "predictions.jsonl of the other system."})
+    system_a: str = field(metadata={"help": "Replies of the one system: predictions.jsonl of its run."})
+    system_b: str = field(metadata={"help": "Those of the other; evaluate_generator.py --predictions writes such."})
     data: list[str] = field(metadata={"help": "Support sources that the replies were written for."})
     output_dir: str = field(metadata={"help": "Folder for the pages; the key goes to key/ within it."})
     split: str | None = field(default=None, metadata={"help": "Split of the sources that have splits."})

@@ -139,15 +139,9 @@ def write_predictions(folder: Path, examples: datasets.Dataset | None, replies: 
     """One line per reply: its place, the persona, and strategy and text of reference and reply."""
     if examples is None:
         return
-    rows = (
-        {
-            **{name: row[name] for name in ("dialogue_id", "turn", "persona")},
-            "reference": {"strategy": row["strategy"], "text": row["response"]},
-            "generated": {"strategy": reply.strategy, "text": reply.text},
-        }
-        for row, reply in zip(examples, replies, strict=False)
-    )
-    write_jsonl(folder / "predictions.jsonl", rows)
+    from pess_hf.generator_evaluation import reply_rows
+
+    write_jsonl(folder / "predictions.jsonl", reply_rows(examples, replies))
 
 
 def record_run(folder: Path, arguments: list[Any], examples: datasets.Dataset, metrics: dict[str, float]) -> None:

@@ -100,12 +100,30 @@ def test_sources_are_lists_and_the_command_measures_what_the_run_measured(make_r
     assert "Local files" in mixed and "a.jsonl" not in mixed
 
 
+def test_the_command_of_a_generator_measures_what_its_run_measured(make_run):
+    measured = {"test_data": "me/three", "test_split": "test", "max_test_dialogues": 12, "max_test_replies": 24,
+                "max_target_length": 40, "generation_num_beams": 2, "max_context_length": 48, "max_persona_length": 32,
+                "persona_source": "inferred"}  # fmt: skip
+    run = make_run("g", config={"model_type": "pess-generator"}, run=run_with(**measured), metrics=GENERATOR_METRICS)
+    card = render_model_card(run)
+    line = next(line for line in card.splitlines() if line.startswith("python recipes/evaluate_generator.py "))
+    words = line.split()[2:]
+    assert dict(zip(words[::2], words[1::2], strict=True)) == {
+        "--model": ".", "--data": "me/three", "--split": "test", "--max_dialogues": "12", "--max_replies": "24",
+        "--max_new_tokens": "40", "--num_beams": "2", "--max_context_length": "48", "--max_persona_length": "32",
+        "--persona_source": "inferred", "--extractor": "EXTRACTOR", "--output": "metrics.json",
+        "--similarity_model": "sentence-transformers/all-MiniLM-L6-v2",
+    }  # fmt: skip
+
+
 def test_what_was_not_measured_is_blank(make_run):
     card = render_model_card(make_run(metrics={"test_persona_f1": float("nan"), "test_persona_recall": None}))
     assert "model-index" not in head(card) and "metrics" not in head(card) and "model_name" not in head(card)
     assert "| Persona F1 |  |" in card and "| Persona recall |  |" in card and "| Loss |  |" in card
     bare = render_model_card(make_run("bare", metrics={}, run={}))
     assert "| `completeness_weight` |  |" in bare and "| time |  |" in bare
+    broken = make_run("broken", run=RUN | {"seconds": float("inf")})
+    assert "| time |  |" in render_model_card(broken)
     assert set(head(bare)) == {"library_name", "pipeline_tag", "tags"}
 
 

@@ -4,7 +4,8 @@ import json
 import logging
 
 import pytest
-from tiny_support import CountingExtractor, tiny_support_model
+from tiny_extractor import tiny_bart
+from tiny_support import CountingExtractor, byte_tokenizer, tiny_support_model
 from transformers import AutoModelForSeq2SeqLM
 
 from pess_hf.chat_messages import check_messages
@@ -12,6 +13,7 @@ from pess_hf.errors import PessError
 from pess_hf.inference import PersonaFilter
 from pess_hf.pipeline import SupportPipeline
 from pess_hf.safety import NOTICE, POINTER_TO_HELP, default_safety_check, no_safety_check
+from pess_hf.strategies import add_strategy_tokens
 
 KEYS = ["persona", "reply", "safety", "strategy"]
 
@@ -154,6 +156,8 @@ def test_two_hundred_turns_and_a_long_message(chat):
         ([user("hi"), "hi"], r"messages\[1\]: expected an object"),
         ([{"role": "system", "content": "Be kind."}], r"messages\[0\]: expected no system message"),
         ([{"role": "tool", "content": "x"}], "'user' or 'assistant', found 'tool'"),
+        ([{"role": ["user"], "content": "x"}], r"'user' or 'assistant', found \['user'\]"),
+        ([user("half \ud800")], "half of a surrogate pair"),
         ([{"content": "x"}], "'user' or 'assistant', found None"),
         ([user("hi"), user("  \n")], r"messages\[1\]: .*an empty message"),
         ([user(None)], "content of text, found NoneType"),
@@ -171,6 +175,39 @@ def test_unknown_strategy(chat):
     with pytest.raises(PessError, match="unknown strategy 'Joke'"):
         chat(THREE, strategy="Joke")
     assert chat(THREE, strategy="Other", max_new_tokens=4)["strategy"] == "Others"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"persona": "I sing."}, "persona: expected a list of sentences, found str"),
+        ({"persona": 3}, "persona: expected a list of sentences, found int"),
+        ({"persona": ["I sing.", 3]}, r"persona\[1\]: expected a text"),
+        ({"persona": [" "]}, r"persona\[0\]: expected a sentence"),
+        ({"num_beams": 2, "num_return_sequences": 2}, "num_return_sequences: expected 1"),
+        ({"return_dict_in_generate": True}, "return_dict_in_generate: expected False"),
+        ({"max_new_tokens": 129}, "max_new_tokens: expected 1 to 128, the model's positions, found 129"),
+        ({"max_new_tokens": 0}, "max_new_tokens: expected 1 to 128"),
+    ],
+)
+def test_bad_settings_of_a_call(chat, settings, message):
+    with pytest.raises(PessError, match=message):
+        chat(THREE, **settings)
+
+
+def test_models_and_tokenizers_that_do_not_belong(parts):
+    model, tokenizer = parts
+    other = byte_tokenizer()
+    other.add_tokens(["ids", "shift"])
+    add_strategy_tokens(other)
+    with pytest.raises(PessError, match="expected the generator's own"):
+        SupportPipeline(model=model, tokenizer=other)
+    with pytest.raises(PessError, match="expected the generator's tokenizer, found none"):
+        SupportPipeline(model=model)
+    with pytest.raises(PessError, match="expected a PESS generator, found a model of type 'bart'"):
+        SupportPipeline(model=tiny_bart(), tokenizer=tokenizer)
+    with pytest.raises(PessError, match="expected a persona extractor, found PessGenerator"):
+        SupportPipeline(model=model, tokenizer=tokenizer, extractor=model, extractor_tokenizer=tokenizer)
 
 
 def test_an_extractor_needs_its_tokenizer(parts, extractor):

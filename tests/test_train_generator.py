@@ -86,13 +86,35 @@ def test_what_a_run_leaves_behind(finished):
 def test_evaluating_again_gives_the_same(finished, tmp_path, capsys):
     output = tmp_path / "scores.json"
     command = ["--model", finished, "--data", "sample", "--split", "test", "--output", output, "--max_dialogues", "3"]
-    command += ["--max_replies", "4", "--persona_source", "reference"]
+    command += ["--max_replies", "4", "--persona_source", "reference", "--predictions", tmp_path / "replies.jsonl"]
     recipe("evaluate_generator").main([str(word) for word in command])
     scores, metrics = json.loads(output.read_text()), json.loads((finished / "metrics.json").read_text())
     assert scores["replies"] == 4
+    assert (tmp_path / "replies.jsonl").read_text() == (finished / "predictions.jsonl").read_text()
     assert {f"test_{name}": value for name, value in scores.items() if name not in ("examples", "replies")} == {
         name: pytest.approx(value, rel=1e-4) for name, value in metrics.items() if name.startswith("test_")
     }
+
+
+def test_replies_go_on_to_human_evaluation(finished, tmp_path):
+    other, study = tmp_path / "other.jsonl", tmp_path / "study"
+    command = ["--model", finished, "--data", "sample", "--split", "test", "--output", tmp_path / "scores.json"]
+    command += ["--max_dialogues", "3", "--max_replies", "4", "--max_new_tokens", "2", "--predictions", other]
+    recipe("evaluate_generator").main([*map(str, command), "--persona_source", "none"])
+    command = [
+        "--system_a",
+        finished / "predictions.jsonl",
+        "--system_b",
+        other,
+        "--data",
+        "sample",
+        "--split",
+        "test",
+    ]
+    recipe("human_eval").main(["make", *map(str, command), "--raters", "1", "--output_dir", str(study)])
+    pairs = json.loads((study / "key" / "key.json").read_text())["items"]
+    rows = [json.loads(line) for line in (finished / "predictions.jsonl").read_text().splitlines()]
+    assert pairs and {tuple(place) for place in pairs.values()} <= {(row["dialogue_id"], row["turn"]) for row in rows}
 
 
 def test_a_run_without_personas_is_measured_against_them(tmp_path):
