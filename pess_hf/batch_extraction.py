@@ -130,7 +130,7 @@ class ShardedOutput:
     """
 
     def __init__(self, path: str, file_format: str | None = None, overwrite: bool = False) -> None:
-        self.path, self.is_folder = Path(path), path.endswith("/")
+        self.path, self.is_folder, self.overwrite = Path(path), path.endswith("/"), overwrite
         named = self.path.suffix.lower().removeprefix(".")
         self.file_format = FORMATS[file_format or (named if named in FORMATS else "jsonl")]()
         self.folder = self.path.with_name(self.path.name + ".partial")
@@ -184,7 +184,13 @@ class ShardedOutput:
     def _recorded(self) -> Any:
         path = self.folder / RECORD
         if path.is_file():
-            return json.loads(path.read_text(encoding="utf-8"))
+            with contextlib.suppress(ValueError):
+                record = json.loads(path.read_text(encoding="utf-8"))
+                if isinstance(record, dict) and isinstance(record.get("shard_rows"), int):
+                    return record
+            raise PessError(
+                f"{path}: expected what an extraction wrote, found what cannot be read. Delete {self.folder}."
+            )
         if self.folder.exists() and any(self.folder.iterdir()):
             raise PessError(f"{self.folder}: expected what an extraction left, found no {RECORD}. Delete it.")
         return None
@@ -223,9 +229,10 @@ class ShardedOutput:
             return
         for leftover in self.folder.glob(".*.tmp"):  # of processes that were killed while writing
             leftover.unlink()
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.path)
-        os.replace(self.folder, self.path)
+        if self.overwrite:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(self.path)
+        os.replace(self.folder, self.path)  # over an empty folder at most: another run may have been faster
 
 
 def write_shards(

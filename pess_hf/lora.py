@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from transformers.utils import logging
 
 from pess_hf.errors import PessError
 from pess_hf.lora_args import BASE_FOLDER, LoraArguments
+from pess_hf.resumed_adapter import check_same_base
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -86,11 +88,11 @@ def adapt_for_run(
         model: An extractor or a generator.
         tokenizer: Saved with the base model.
         args: Whether and how.
-        training_args: `output_dir` and `process_index` are read.
+        training_args: `output_dir`, `process_index` and `resume_from_checkpoint` are read.
         base_model: Hub id or folder that `model` was loaded from; None if its weights are in no checkpoint.
 
     Raises:
-        PessError: As `add_lora`.
+        PessError: As `add_lora`; or if a resumed run's base model is another one than it was begun with.
 
     Example:
         >>> adapt_for_run(model, tokenizer, LoraArguments(), training_args) is model  # doctest: +SKIP
@@ -101,8 +103,8 @@ def adapt_for_run(
     is_main = training_args.process_index == 0
     if base_model is None:
         folder = Path(training_args.output_dir) / BASE_FOLDER
-        if is_main and not folder.exists():  # a resumed run's is there
-            _save_whole(model, tokenizer, folder)
+        if is_main:
+            _keep_base(model, tokenizer, folder, training_args.resume_from_checkpoint)
         base_model = str(folder)
     adapted = add_lora(model, args, base_model)
     if is_main:
@@ -110,9 +112,14 @@ def adapt_for_run(
     return adapted
 
 
-def _save_whole(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Save so that the folder is there only once it is complete."""
+def _keep_base(model: Any, tokenizer: Any, folder: Path, resumed: str | None) -> None:
+    """Save so that the folder is there only once it is complete; a resumed run's is there and has to be the same."""
+    if folder.exists() and resumed is not None and str(resumed).lower() != "false":
+        check_same_base(model, folder)
+        return
     growing = folder.with_name(folder.name + ".partial")
+    for old in (growing, folder):  # of an earlier run, whose base may be another one
+        shutil.rmtree(old, ignore_errors=True)
     model.save_pretrained(growing)
     tokenizer.save_pretrained(growing)
     growing.replace(folder)

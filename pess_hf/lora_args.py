@@ -57,8 +57,8 @@ class LoraArguments:
         """Check the ranges and what does not fit together."""
         if self.lora_rank < 1:
             raise PessError(f"lora_rank: expected 1 or more, found {self.lora_rank}.")
-        if not self.lora_alpha > 0:
-            raise PessError(f"lora_alpha: expected a number above 0, found {self.lora_alpha}.")
+        if not 0 < self.lora_alpha < float("inf"):
+            raise PessError(f"lora_alpha: expected a finite number above 0, found {self.lora_alpha}.")
         if not 0 <= self.lora_dropout < 1:
             raise PessError(f"lora_dropout: expected a number in [0, 1), found {self.lora_dropout}.")
         if self.lora_target_modules is not None and not all(self.lora_target_modules or [""]):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pess_hf.checkpoint_manifest import write_manifest
+from pess_hf.resumed_adapter import ADAPTER_WEIGHTS, check_adapter_fits
 from pess_hf.run_checkpoints import discard, resolve_checkpoint, rotate
 
 
@@ -18,6 +19,7 @@ class SafeCheckpointsMixin:
     """
 
     args: Any
+    model: Any
     state: Any
     accelerator: Any
     _get_output_dir: Any
@@ -39,13 +41,15 @@ class SafeCheckpointsMixin:
             What `Trainer.train` returns.
 
         Raises:
-            PessError: If there is no whole checkpoint, or the one asked for is damaged.
+            PessError: If there is no whole checkpoint, the one asked for is damaged, or its adapter is another one.
 
         Example:
             >>> trainer.train(resume_from_checkpoint=True)  # doctest: +SKIP
         """
         if resume_from_checkpoint:
             resume_from_checkpoint = resolve_checkpoint(resume_from_checkpoint, self.args)
+            if (Path(resume_from_checkpoint) / ADAPTER_WEIGHTS).is_file():
+                check_adapter_fits(self.model, resume_from_checkpoint)
         parent: Any = super()
         return parent.train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pess_hf.adapter import is_adapter, trained_type
 from pess_hf.arguments import parse_recipe_args
@@ -23,7 +23,7 @@ class MergeArguments:
 
     adapter: str = field(metadata={"help": "Adapter of an extractor or a generator: Hub id or folder."})
     output: str = field(metadata={"help": "Folder for the model and its tokenizer."})
-    dtype: str | None = field(
+    dtype: Literal["float32", "bfloat16", "float16"] | None = field(
         default=None, metadata={"help": "Data type to save in; by default that of the training."}
     )
 

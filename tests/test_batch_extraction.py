@@ -176,3 +176,24 @@ def test_an_error_of_the_main_process_is_reported_by_it_alone(monkeypatch):
         on_main_process(SimpleNamespace(is_main_process=False), fail)
     assert caught.value.code == 1
     assert on_main_process(SimpleNamespace(is_main_process=True), lambda: Plan(1, 1, ())) == Plan(1, 1, ())
+
+
+@pytest.mark.parametrize("text", ['{"rows": 2', "[1]", "{}"])
+def test_a_damaged_record_is_one_line(tmp_path, text):
+    extract(tmp_path / "out.jsonl", stop_after=3)
+    (tmp_path / "out.jsonl.partial" / RECORD).write_text(text)
+    with pytest.raises(PessError, match=f"{RECORD}: expected what an extraction wrote, .* Delete .*out.jsonl.partial"):
+        extract(tmp_path / "out.jsonl")
+
+
+def test_a_folder_that_another_run_has_finished_meanwhile_is_not_deleted(tmp_path):
+    out = f"{tmp_path}/out/"
+    slower = ShardedOutput(out)
+    extract(out)
+    before = sorted(path.name for path in (tmp_path / "out").iterdir())
+    survey = look_through([("in.jsonl", rows())], slower.file_format)
+    plan = slower.begin(SETTINGS, survey, {}, shard_rows=6)
+    write_shards(slower, rows(), plan, list(plan.unfinished), answered, chunk_rows=2)
+    with pytest.raises(OSError, match="not empty"):
+        slower.finish(plan)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before

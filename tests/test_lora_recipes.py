@@ -165,3 +165,9 @@ def test_a_variant_that_dies_is_reported(monkeypatch, capsys):
     monkeypatch.setattr(memory.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 137, ""))
     assert memory.main([]) == 1
     assert "variant full ended with status 137" in capsys.readouterr().err
+
+
+def test_a_data_type_that_there_is_not_is_wrong_usage(tmp_path, capsys):
+    with pytest.raises(SystemExit) as it:
+        recipe("merge_adapter").main(flags(adapter=tmp_path, output=tmp_path / "merged", dtype="float99"))
+    assert it.value.code == 2 and "float99" in capsys.readouterr().err
