@@ -12,6 +12,8 @@ from typing import Any
 _LENGTH = 20
 # Pieces of words, seldom of two; a generator's strategy tokens have up to four words.
 _SENTENCE_WORDS = 5
+#: Columns that hold names out of a list, which nobody said.
+_LABELS = ("dialogue_id", "speaker", "strategy", "emotion_type", "problem_type")
 _VOCABULARIES = (
     "tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "spiece.model",
     "sentencepiece.bpe.model", "tokenizer.model",
@@ -146,14 +148,15 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def strings_in(value: Any) -> Iterator[str]:
-    """Every string inside a JSON value, keys apart.
+    """Every string inside a JSON value but keys and labels: a model's own config lists the strategies too.
 
     Example:
-        >>> list(strings_in({"id": 1, "persona": ["I sing."]}))
+        >>> list(strings_in({"id": 1, "strategy": "Providing Suggestions", "persona": ["I sing."]}))
         ['I sing.']
     """
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
+        items = [value[key] for key in value if key not in _LABELS] if isinstance(value, dict) else value
+        for item in items:
             yield from strings_in(item)

@@ -313,6 +313,10 @@ def test_sentences_of_the_training_data_are_looked_for_where_it_is(release, run,
 
 
 def test_a_generator_with_its_strategy_tokens_is_no_false_alarm(release, tmp_path):
-    make_generator_run(tmp_path / "generator")
+    folder = make_generator_run(tmp_path / "generator")
+    reply = {"strategy": "Restatement or Paraphrasing", "text": DIALOGUE_TEXT}
+    row = {"dialogue_id": "valid-0", "turn": 3, "persona": [], "reference": reply, "generated": reply}
+    (folder / "predictions.jsonl").write_text(json.dumps(row) + "\n")
+    assert "Restatement or Paraphrasing" in (folder / "config.json").read_text()
     status, _, err = release("--run", str(tmp_path / "generator"), "--dry_run")
     assert status == 0, err
