@@ -267,7 +267,7 @@ class TestRefused:
         ("values", "message"),
         [
             ({"lora_rank": 0}, "lora_rank: expected 1 or more"),
-            ({"lora_alpha": 0.0}, "lora_alpha: expected a number above 0"),
+            ({"lora_alpha": 0.0}, "lora_alpha: expected a finite number above 0"),
             ({"lora_dropout": 1.0}, "lora_dropout: expected a number in"),
             ({"lora_target_modules": []}, "lora_target_modules: expected names"),
             ({"load_in_4bit": True, "use_lora": False}, "load_in_4bit: expected use_lora: true"),
