@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from pess_hf.beam_sharing import shared_beams
+from pess_hf.data.windows import cut_windows
 from pess_hf.encoding import encode_sources, warn_of_truncation
 from pess_hf.errors import PessError
 from pess_hf.rollout import rollout_mode
@@ -102,27 +104,85 @@ def extract_personas(
     progress: Any = None,
     engine: Engine = "torch",
     compute_type: str | None = None,
+    utterance_window: int | None = None,
     **generation: Any,
 ) -> list[list[str]]:
     """Generate personas in length-sorted batches; see `PersonaExtractionMixin.extract` for the arguments."""
     if batch_size < 1:
         raise PessError(f"batch_size: expected 1 or more, found {batch_size}.")
+    window = window_of(model, utterance_window)
     writer = open_engine(model, tokenizer, engine, compute_type)
+    owners, windows = cut_dialogues(dialogues, window)
     max_source_length = min(max_source_length, max_positions(model))
-    sources = encode_sources(tokenizer, dialogues, model.config.utterance_separator, max_source_length)
+    sources = encode_sources(tokenizer, windows, model.config.utterance_separator, max_source_length)
     warn_of_truncation([source.num_dropped for source in sources], "oldest utterances", "max_source_length")
-    order = sorted(range(len(sources)), key=lambda row: (-len(sources[row].input_ids), row))
-    personas: list[list[str]] = [[] for _ in sources]
+    order = sorted(range(len(sources)), key=lambda part: (-len(sources[part].input_ids), part))
+    written: list[list[str]] = [[] for _ in sources]
+    left = Counter(owners)
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    own_bar = tqdm(total=len(order), desc="extract", unit="row", disable=disable_tqdm or progress is not None)
+    own_bar = tqdm(total=len(dialogues), desc="extract", unit="row", disable=disable_tqdm or progress is not None)
     with own_bar:
         bar = own_bar if progress is None else progress
-        for rows in batches:
-            texts = writer.write([sources[row].input_ids for row in rows], generation)
-            for row, text in zip(rows, texts, strict=True):
-                personas[row] = unique_sentences(split_pieces(text, model.config.persona_separator))
-            bar.update(len(rows))
-    return personas
+        for parts in batches:
+            texts = writer.write([sources[part].input_ids for part in parts], generation)
+            for part, text in zip(parts, texts, strict=True):
+                written[part] = split_pieces(text, model.config.persona_separator)
+            left.subtract(owners[part] for part in parts)
+            bar.update(sum(left[row] == 0 for row in {owners[part] for part in parts}))
+    return join_windows(owners, written, len(dialogues))
+
+
+def cut_dialogues(dialogues: Sequence[Sequence[str]], window: int) -> tuple[list[int], list[list[str]]]:
+    """What an extractor reads at a time, and of which dialogue it is.
+
+    Args:
+        dialogues: One list of utterances per speaker.
+        window: Utterances read at a time; 0 for whole dialogues.
+
+    Returns:
+        The dialogue's number for each window, and the windows.
+
+    Example:
+        >>> cut_dialogues([["a", "b", "c"], ["d"]], 2)
+        ([0, 0, 1], [['a', 'b'], ['c'], ['d']])
+    """
+    cuts = [cut_windows(dialogue, window or len(dialogue)) if dialogue else [[]] for dialogue in dialogues]
+    owners = [row for row, windows in enumerate(cuts) for _ in windows]
+    return owners, [window for windows in cuts for window in windows]
+
+
+def join_windows(owners: Sequence[int], written: Sequence[Sequence[str]], number: int) -> list[list[str]]:
+    """The persona of each dialogue out of what its windows told, repeated sentences once.
+
+    Args:
+        owners: The dialogue's number for each window.
+        written: The sentences of each window.
+        number: How many dialogues there are.
+
+    Example:
+        >>> join_windows([0, 0], [["I sing."], ["i sing.", "I fly."]], 1)
+        [['I sing.', 'I fly.']]
+    """
+    personas: list[list[str]] = [[] for _ in range(number)]
+    for row, sentences in zip(owners, written, strict=True):
+        personas[row] += sentences
+    return [unique_sentences(persona) for persona in personas]
+
+
+def window_of(model: Any, utterance_window: int | None = None) -> int:
+    """Utterances that an extractor reads at a time; 0 for the whole dialogue.
+
+    Args:
+        model: An extractor; its config may hold `utterance_window`.
+        utterance_window: What the caller wants instead; None leaves it to the config.
+
+    Raises:
+        PessError: If it is below 0.
+    """
+    window = getattr(model.config, "utterance_window", None) if utterance_window is None else utterance_window
+    if window is not None and window < 0:
+        raise PessError(f"utterance_window: expected 1 or more, or 0 for the whole dialogue, found {window}.")
+    return window or 0
 
 
 def max_positions(model: Any) -> int:

@@ -221,6 +221,7 @@ class PersonaExtractionMixin(BeamSharingMixin):
         progress: Any = None,
         engine: Engine = "torch",
         compute_type: str | None = None,
+        utterance_window: int | None = None,
         **generation: Any,
     ) -> list[list[str]]:
         """Write the persona of each speaker.
@@ -236,6 +237,8 @@ class PersonaExtractionMixin(BeamSharingMixin):
             progress: A progress bar to move in place of an own one.
             engine: "torch", "ctranslate2" (extra `fast`; BART and T5), or what `open_engine` returns.
             compute_type: How CTranslate2 computes, such as "float32" or "int8"; None leaves the weights' own type.
+            utterance_window: Utterances read at a time; what the windows tell is joined, repeated sentences once. None
+                takes `config.utterance_window`, 0 reads each dialogue as a whole.
             **generation: Anything `generate` takes, such as `num_beams=4`; CTranslate2 refuses what it has no
                 counterpart for.
 
@@ -260,6 +263,7 @@ class PersonaExtractionMixin(BeamSharingMixin):
             progress=progress,
             engine=engine,
             compute_type=compute_type,
+            utterance_window=utterance_window,
             **generation,
         )
 

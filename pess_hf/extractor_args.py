@@ -12,6 +12,7 @@ from pess_hf.data.overlap import find_overlap, without_overlap
 from pess_hf.data_args import DataSourceArguments
 from pess_hf.errors import PessError
 from pess_hf.text import DEFAULT_SEPARATOR
+from pess_hf.window_args import WindowArguments
 
 if TYPE_CHECKING:
     import datasets
@@ -58,6 +59,10 @@ class ExtractorArguments:
     )
     dtype: str = field(default="float32", metadata={"help": "Data type of the weights; bf16 trains in bfloat16."})
     utterance_separator: str = field(default=DEFAULT_SEPARATOR, metadata={"help": "Stands between utterances."})
+    utterance_window: int | None = field(
+        default=None,
+        metadata={"help": "Utterances that the finished extractor reads at a time; by default the whole dialogue."},
+    )
     persona_separator: str = field(default=DEFAULT_SEPARATOR, metadata={"help": "Stands between persona sentences."})
 
     def __post_init__(self) -> None:
@@ -74,6 +79,8 @@ class ExtractorArguments:
             raise PessError(
                 "vocabulary_size: expected decoder_layers with it, found none. It is for BERT-like encoders."
             )
+        if self.utterance_window is not None and self.utterance_window < 1:
+            raise PessError(f"utterance_window: expected 1 or more, found {self.utterance_window}.")
         if self.dtype not in _DTYPES:
             raise PessError(f"dtype: expected one of {', '.join(_DTYPES)}, found {self.dtype!r}.")
         for name in ("utterance_separator", "persona_separator"):
@@ -82,7 +89,7 @@ class ExtractorArguments:
 
 
 @dataclass
-class PersonaDataArguments(DataSourceArguments):
+class PersonaDataArguments(WindowArguments, DataSourceArguments):
     """Which dialogues to train and measure on.
 
     Example:
@@ -116,6 +123,7 @@ class PersonaDataArguments(DataSourceArguments):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        super().__post_init__()
         if not 0 <= self.held_out_fraction < 1:
             raise PessError(f"held_out_fraction: expected a number in [0, 1), found {self.held_out_fraction}.")
         if self.held_out_fraction and self.test_data:
@@ -171,6 +179,8 @@ def load_extractor(args: ExtractorArguments, max_new_tokens: int, num_beams: int
     else:
         model = AutoPessExtractor.from_pretrained(args.model_name_or_path, **kwargs)
     model.set_separators(args.utterance_separator, args.persona_separator)
+    if args.utterance_window is not None:
+        model.config.utterance_window = args.utterance_window
     model.generation_config = greedy_config(model, max_new_tokens)
     model.generation_config.num_beams = num_beams or 1
     if args.freeze_embeddings:
@@ -209,7 +219,7 @@ def load_splits(args: PersonaDataArguments, seed: int = 42) -> PersonaSplits:
         >>> len(splits.train) + len(splits.test)
         1600
     """
-    train = load_persona_dataset(args.train_data, args.train_split)
+    train = load_persona_dataset(args.train_data, args.train_split, persona_turns=args.window_sizes is not None)
     validation = load_persona_dataset(args.validation_data, args.validation_split) if args.validation_data else None
     test = load_persona_dataset(args.test_data, args.test_split) if args.test_data else None
     if args.held_out_fraction:

@@ -107,6 +107,11 @@ class PessTrainer(FiniteMixin, SafeCheckpointsMixin, PessHubMixin, Seq2SeqTraine
         self._gen_kwargs: dict[str, Any] = {}
 
     @property
+    def extractor(self) -> Any:
+        """The extractor itself, out of a PEFT model where there is one around it."""
+        return _extractor(self.model)
+
+    @property
     def matcher(self) -> PersonaMatcher:
         """The matcher, loaded when it is first needed."""
         if self._matcher is None:

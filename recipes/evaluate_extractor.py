@@ -42,6 +42,12 @@ class EvaluationArguments:
     num_beams: int | None = field(default=None, metadata={"help": "Beams; by default what the model was saved with."})
     max_new_tokens: int | None = field(default=None, metadata={"help": "Tokens written at most per persona."})
     max_source_length: int = field(default=512, metadata={"help": "Source tokens; the oldest utterances go first."})
+    utterance_window: int | None = field(
+        default=None,
+        metadata={
+            "help": "Utterances read at a time, 0 for whole dialogues; by default what the model's config says."
+        },
+    )
     similarity_model: str = field(default=DEFAULT_ENCODER, metadata={"help": "Sentence encoder that matches."})
     similarity_threshold: float = field(
         default=None,  # type: ignore[assignment]  # a number once `__post_init__` has run
@@ -108,6 +114,7 @@ def write_personas(args: EvaluationArguments, rows: datasets.Dataset) -> list[li
         tokenizer,
         batch_size=args.batch_size,
         max_source_length=args.max_source_length,
+        utterance_window=args.utterance_window,
         **{name: value for name, value in generation.items() if value is not None},
     )
 

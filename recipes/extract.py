@@ -35,6 +35,12 @@ class ExtractionArguments:
     num_beams: int | None = field(default=None, metadata={"help": "Beams; by default what the model was saved with."})
     max_new_tokens: int | None = field(default=None, metadata={"help": "Tokens written at most per persona."})
     max_source_length: int = field(default=512, metadata={"help": "Source tokens; the oldest utterances go first."})
+    utterance_window: int | None = field(
+        default=None,
+        metadata={
+            "help": "Utterances read at a time, 0 for whole dialogues; by default what the model's config says."
+        },
+    )
     engine: Literal["torch", "ctranslate2"] = field(
         default="torch", metadata={"help": "What writes: PyTorch, or CTranslate2 (extra `fast`)."}
     )
@@ -122,7 +128,15 @@ class Extractor:
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the personas: the model's weights and configuration, the tokenizer, the settings."""
-        names = ("split", "num_beams", "max_new_tokens", "max_source_length", "engine", "compute_type")
+        names = (
+            "split",
+            "num_beams",
+            "max_new_tokens",
+            "max_source_length",
+            "utterance_window",
+            "engine",
+            "compute_type",
+        )
         settings = {name: getattr(self.args, name) for name in names}
         texts = (self.model.config.to_json_string(), self.model.generation_config.to_json_string())
         crc = zlib.crc32("".join((*texts, str(sorted(self.tokenizer.get_vocab().items())))).encode())
@@ -148,6 +162,7 @@ class Extractor:
             self.tokenizer,
             batch_size=self.args.batch_size,
             max_source_length=self.args.max_source_length,
+            utterance_window=self.args.utterance_window,
             progress=self.bar,
             engine=self.engine,
             **self.args.generation(),

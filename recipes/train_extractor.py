@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from pess_hf.extractor_args import (
 )
 from pess_hf.lora_args import LoraArguments, check_resumable
 from pess_hf.run_checkpoints import find_checkpoint
-from pess_hf.similarity import PersonaMatcher
+from pess_hf.similarity import PersonaMatcher, persona_scores
 from pess_hf.training_args import PessTrainingArguments
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def main(args: list[str] | None = None) -> None:
     # Settings and data come first: a mistake shows before anything slow starts.
     check_evaluation(data_args, training_args)
     splits = load_splits(data_args, training_args.seed)
+    if data_args.window_sizes is not None:
+        splits = cut_training_rows(splits, data_args, training_args)
     trainer = build_trainer(model_args, data_args, lora_args, training_args, splits)
 
     # Train
@@ -51,9 +54,8 @@ def main(args: list[str] | None = None) -> None:
     # Measure
     personas: list[list[str]] = []
     if splits.test is not None:
-        output = trainer.predict(splits.test, metric_key_prefix="test")
-        metrics.update(output.metrics or {})
-        personas = trainer.decode_personas(output.predictions)
+        scores, personas = measure(trainer, splits.test)
+        metrics.update(scores)
 
     # Report
     trainer.save_state()
@@ -147,6 +149,38 @@ def load_model(
     return adapt_for_run(model, tokenizer, lora_args, training_args, base_model), tokenizer
 
 
+def cut_training_rows(
+    splits: PersonaSplits, data_args: PersonaDataArguments, training_args: PessTrainingArguments
+) -> PersonaSplits:
+    """The same rows, those for training cut into windows."""
+    matcher = PersonaMatcher(training_args.similarity_model)
+    return replace(splits, train=data_args.cut(splits.train, matcher, training_args.data_seed or training_args.seed))
+
+
+def measure(trainer: PessTrainer, rows: datasets.Dataset) -> tuple[dict[str, float], list[list[str]]]:
+    """Test metrics and personas; an extractor that reads in windows is measured both ways.
+
+    Returns:
+        The metrics: `test_persona_*` are those of the personas, `test_whole_persona_*` of reading whole dialogues
+        where that is not the same. And the persona of each row.
+    """
+    from datasets import Dataset
+
+    from pess_hf.extraction import cut_dialogues, join_windows, window_of
+
+    output = trainer.predict(rows, metric_key_prefix="test")
+    metrics = dict(output.metrics or {})
+    window = window_of(trainer.extractor)
+    if not window:
+        return metrics, trainer.decode_personas(output.predictions)
+    owners, parts = cut_dialogues(rows["utterances"], window)
+    windows = trainer.predict(Dataset.from_dict({"utterances": parts, "persona": [[]] * len(parts)}))
+    personas = join_windows(owners, trainer.decode_personas(windows.predictions), len(rows))
+    metrics |= {name.replace("test_", "test_whole_"): value for name, value in metrics.items() if "_persona_" in name}
+    scores = persona_scores(trainer.matcher.match(personas, [list(persona) for persona in rows["persona"]]))
+    return metrics | {f"test_persona_{name}": value for name, value in scores.items()}, personas
+
+
 def with_lengths(rows: datasets.Dataset) -> datasets.Dataset:
     """Add the column by which the Trainer puts rows of like length into one batch.
 
@@ -191,7 +225,10 @@ def report(metrics: dict[str, float], splits: PersonaSplits, personas: list[list
     if splits.test is None:
         return
     print(f"\npersona scores on {len(splits.test)} test rows   precision  recall  F1")
-    for name, prefix in (("before the PESS terms", "before_pess"), ("after training", "test")):
+    rows = [("before the PESS terms", "before_pess"), ("after training", "test")]
+    if "test_whole_persona_f1" in metrics:
+        rows[1:] = [("after training, whole dialogues", "test_whole"), ("after training, in windows", "test")]
+    for name, prefix in rows:
         if f"{prefix}_persona_f1" in metrics:
             scores = [metrics[f"{prefix}_persona_{score}"] for score in ("precision", "recall", "f1")]
             print(f"{name:<37}" + "".join(f"{score:9.3f}" for score in scores))

@@ -38,6 +38,7 @@ def load_persona_dataset(
     *,
     require_persona: bool = True,
     separator: str | None = DEFAULT_SEPARATOR,
+    persona_turns: bool = False,
 ) -> datasets.Dataset:
     """Load personas and the turns that show them.
 
@@ -52,6 +53,8 @@ def load_persona_dataset(
         require_persona: Whether a record without `persona` is an error; if False its persona is an empty list.
         separator: The mark of this separator is replaced by a comma inside every text and white space is folded; None
             leaves texts of JSON and Parquet rows as they are.
+        persona_turns: Whether to add the column `persona_turns`, for each persona sentence the index of the utterance
+            that tells it, where the source says so (Multi-Session Chat); null in the other rows.
 
     Returns:
         A dataset with the columns `dialogue_id` (str), `utterances` (one speaker's turns, oldest first) and `persona`
@@ -66,7 +69,8 @@ def load_persona_dataset(
         >>> rows.column_names
         ['dialogue_id', 'utterances', 'persona']
     """
-    rows = iter_persona_rows(source, split, require_persona=require_persona, separator=separator)
+    options = Options(separator, require_persona, persona_turns)
+    rows = itertools.chain.from_iterable(_persona_rows(one, split, options) for one in _as_list(source))
     return _build(rows, persona_features(), source)
 
 

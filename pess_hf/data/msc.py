@@ -14,6 +14,7 @@ from pess_hf.data.fields import Record, check_text, take, take_label, take_list,
 from pess_hf.data.files import Placed
 from pess_hf.data.options import Options
 from pess_hf.data.where import Where, describe
+from pess_hf.data.windows import TURNS_COLUMN
 
 SPEAKERS = ("bot_0", "bot_1")
 
@@ -27,7 +28,8 @@ def parse_msc(records: Iterable[Placed], stem: str, options: Options) -> Iterato
         options: See `Options`.
 
     Yields:
-        Two rows an episode, one for each speaker.
+        Two rows an episode, one for each speaker; with `options.persona_turns` also which of the speaker's turns told
+        each sentence.
 
     Raises:
         PessError: A key is missing, a speaker is unknown, or a speaker has no turn.
@@ -35,12 +37,15 @@ def parse_msc(records: Iterable[Placed], stem: str, options: Options) -> Iterato
     for where, record in records:
         utterances: dict[str, list[str]] = {speaker: [] for speaker in SPEAKERS}
         personas: dict[str, list[str]] = {speaker: [] for speaker in SPEAKERS}
+        told: dict[str, dict[str, int]] = {speaker: {} for speaker in SPEAKERS}
         for t, turn in enumerate(take_list(record, "dialog", where)):
             speaker = _speaker(turn, t, where)
             text = check_text(take(turn, "text", where), where, f"dialog[{t}].text", options.separator)
             utterances[speaker].append(text)
             if options.require_persona or "agg_persona_list" in turn:
                 personas[speaker] = take_texts(turn, "agg_persona_list", where, options.separator)
+                for sentence in personas[speaker]:
+                    told[speaker].setdefault(sentence, len(utterances[speaker]) - 1)
         for speaker in SPEAKERS:
             if not utterances[speaker]:
                 raise where.error(
@@ -48,11 +53,17 @@ def parse_msc(records: Iterable[Placed], stem: str, options: Options) -> Iterato
                 )
         episode = _episode_id(record, where)
         for speaker in SPEAKERS:
-            yield {
+            row = {
                 "dialogue_id": f"msc/{stem}/{episode}/{speaker}",
                 "utterances": utterances[speaker],
                 "persona": personas[speaker],
             }
+            yield row | _turns(personas[speaker], told[speaker], options)
+
+
+def _turns(persona: list[str], told: dict[str, int], options: Options) -> dict[str, list[int]]:
+    """The turn at which each sentence first stood in the list, where it is asked for."""
+    return {TURNS_COLUMN: [told[sentence] for sentence in persona]} if options.persona_turns else {}
 
 
 def _speaker(turn: Any, t: int, where: Where) -> str:
