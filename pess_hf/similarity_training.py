@@ -20,10 +20,10 @@ from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from pess_hf.data.sentence_pairs import CONTRADICTION, ENTAILMENT, LABELS, NEUTRAL
 from pess_hf.errors import PessError
+from pess_hf.length_sampler import ShuffledLengthSampler
 
 if TYPE_CHECKING:
     import datasets
@@ -205,7 +205,7 @@ class LengthGroupedTrainer(SentenceTransformerTrainer):
     ) -> BatchSampler:
         """The hook that sentence-transformers documents; the arguments are its own."""
         lengths = [max(len(one), len(two)) for one, two in zip(dataset["premise"], dataset["hypothesis"], strict=True)]
-        grouped = LengthGroupedSampler(batch_size, lengths=lengths, generator=generator)
+        grouped = ShuffledLengthSampler(batch_size, lengths, generator)
         return DefaultBatchSampler(
             grouped, batch_size, drop_last, valid_label_columns=valid_label_columns, generator=generator, seed=seed
         )
