@@ -237,8 +237,10 @@ def _read_config(name_or_path: str, hub_kwargs: Any) -> PreTrainedConfig:
 
 
 def _open_base(name_or_path: str, config: dict[str, Any], **kwargs: Any) -> Any:
-    """The model that an adapter belongs to, with the separators that it was trained with."""
+    """The model that an adapter belongs to, with the separators and the window that it was trained with."""
     model = AutoPessExtractor.from_pretrained(name_or_path, **kwargs)
+    if config.get("utterance_window") is not None:
+        model.config.utterance_window = config["utterance_window"]
     names = {"utterance": "utterance_separator", "persona": "persona_separator"}
     return model.set_separators(
         **{side: config.get(name, getattr(model.config, name)) for side, name in names.items()}

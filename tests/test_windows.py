@@ -181,3 +181,12 @@ def test_the_recipe_trains_on_windows_and_measures_both_ways(
     recipe("evaluate_extractor").main(flags)
     assert json.loads(output.read_text())["persona_f1"] == pytest.approx(metrics["test_persona_f1"])
     assert "in windows" in capsys.readouterr().out
+    assert "2 utterances at a time" in (folder / "README.md").read_text()
+
+
+def test_an_adapter_keeps_the_window(tmp_path: Path) -> None:
+    from pess_hf import AutoPessExtractor
+
+    model, data, folder = save_model(tmp_path / "model"), write_rows(tmp_path / "rows.jsonl"), tmp_path / "run"
+    recipe("train_extractor").main(train_flags(model, data, folder, use_lora=True, utterance_window=3))
+    assert window_of(AutoPessExtractor.from_pretrained(folder)) == 3
