@@ -280,3 +280,12 @@ def test_help_exits_with_0(name, capsys, monkeypatch):
     with pytest.raises(SystemExit) as caught:
         recipe(f"experiments/{name}").main(["--help"])
     assert caught.value.code == 0 and "--config" in capsys.readouterr().out
+
+
+def test_some_variants_of_the_ablation_can_be_chosen():
+    ablation = recipe("experiments/ablation")
+    assert [one.name for one in ablation.AblationArguments().chosen] == [one.name for one in ablation.VARIANTS]
+    chosen = ablation.AblationArguments(variants=["full", "baseline"]).chosen
+    assert [one.name for one in chosen] == ["full", "baseline"]
+    with pytest.raises(PessError, match="variants: expected some of baseline, .*, found fulll"):
+        ablation.AblationArguments(variants=["baseline", "fulll"])

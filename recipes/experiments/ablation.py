@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pess_hf.cli import run_recipe
+from pess_hf.errors import PessError
 from pess_hf.experiment import Variant, launcher, plan_runs, run_grid
 from pess_hf.experiment_args import ExperimentArguments, read_experiment
 from pess_hf.experiment_report import write_report
@@ -24,12 +25,26 @@ VARIANTS = (
 class AblationArguments(ExperimentArguments):
     """Seeds and measuring; every other setting is one of train_extractor.py and passed on to it."""
 
+    variants: list[str] = field(
+        default_factory=lambda: [variant.name for variant in VARIANTS],
+        metadata={"help": "Which to train; the first is what the others are compared with."},
+    )
+
+    def __post_init__(self) -> None:
+        """Check the names."""
+        super().__post_init__()
+        known = {variant.name: variant for variant in VARIANTS}
+        unknown = [name for name in self.variants if name not in known]
+        if unknown or not self.variants:
+            raise PessError(f"variants: expected some of {', '.join(known)}, found {', '.join(unknown) or 'none'}.")
+        self.chosen = [known[name] for name in self.variants]
+
 
 def main(args: list[str] | None = None) -> None:
     """Train the four variants under every seed, then compare them with the baseline."""
     experiment = read_experiment(AblationArguments, args, __doc__)
     own = experiment.own
-    runs = plan_runs(VARIANTS, own.seeds, experiment.settings, experiment.folder)
+    runs = plan_runs(own.chosen, own.seeds, experiment.settings, experiment.folder)
     run_grid(runs, launcher(TRAINING, own.jobs), own.jobs)
     write_report(experiment.folder, "Ablation", runs, own.report_encoders, own.report_thresholds, own.resamples)
 
