@@ -287,5 +287,5 @@ def test_some_variants_of_the_ablation_can_be_chosen():
     assert [one.name for one in ablation.AblationArguments().chosen] == [one.name for one in ablation.VARIANTS]
     chosen = ablation.AblationArguments(variants=["full", "baseline"]).chosen
     assert [one.name for one in chosen] == ["full", "baseline"]
-    with pytest.raises(PessError, match="variants: expected some of baseline, .*, found fulll"):
+    with pytest.raises(PessError, match=r"variants: expected some of baseline, .*, found fulll"):
         ablation.AblationArguments(variants=["baseline", "fulll"])
