@@ -19,17 +19,18 @@ from pess_hf.extractor_args import (
 from pess_hf.lora_args import LoraArguments, check_resumable
 from pess_hf.run_checkpoints import find_checkpoint
 from pess_hf.similarity import PersonaMatcher
-from pess_hf.training_args import PessTrainingArguments
+from pess_hf.training_fields import PESS_TRAINING
 
 if TYPE_CHECKING:
     import datasets
 
     from pess_hf.trainer import PessTrainer
+    from pess_hf.training_args import PessTrainingArguments
 
 
 def main(args: list[str] | None = None) -> None:
     """Read the settings, train, measure, save."""
-    kinds = [ExtractorArguments, PersonaDataArguments, LoraArguments, PessTrainingArguments]
+    kinds = [ExtractorArguments, PersonaDataArguments, LoraArguments, PESS_TRAINING]
     parsed = parse_recipe_args(kinds, args, __doc__)
     model_args, data_args, lora_args, training_args = parsed
     folder = prepare_output_dir(training_args.output_dir)
