@@ -13,6 +13,7 @@ from pess_hf.arguments import parse_recipe_args
 from pess_hf.calibration import calibrate, pair_aucs, write_calibration
 from pess_hf.cli import check_counts, prepare_output_dir, run_recipe, write_json
 from pess_hf.data.sentence_pairs import PairSplit, load_sentence_pairs, premise_folds, split_by_premise
+from pess_hf.data.subset import first_rows
 from pess_hf.errors import PessError
 from pess_hf.late_arguments import LateArguments
 from pess_hf.plots import check_picture_path
@@ -60,9 +61,7 @@ def main(args: list[str] | None = None) -> None:
     data_args, loss_args, training_args = parsed
     folder = prepare_output_dir(training_args.output_dir)
     check_picture_path(folder / "cosines.png")
-    pairs = load_sentence_pairs(data_args.data)
-    if data_args.max_pairs is not None:
-        pairs = pairs.select(range(min(data_args.max_pairs, len(pairs))))
+    pairs = first_rows(load_sentence_pairs(data_args.data), data_args.max_pairs)
     split = split_by_premise(pairs, data_args.held_out_fraction, training_args.seed)
     encoder = load_encoder(data_args.model_name_or_path)
 

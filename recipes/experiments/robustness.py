@@ -14,6 +14,7 @@ from pess_hf.arguments import parse_recipe_args
 from pess_hf.calibration import resolve_threshold
 from pess_hf.cli import check_counts, prepare_output_dir, run_recipe, write_json
 from pess_hf.data import load_persona_dataset
+from pess_hf.data.subset import first_rows
 from pess_hf.errors import PessError
 from pess_hf.floor import first_person_sentences
 from pess_hf.paraphraser import write_paraphrases
@@ -63,8 +64,7 @@ def main(args: list[str] | None = None) -> None:
     (parsed,) = parse_recipe_args(RobustnessArguments, args, __doc__)
     folder = prepare_output_dir(parsed.output_dir)
     check_picture_path(folder / "drift.png")
-    rows = load_persona_dataset(parsed.data, parsed.split)
-    rows = rows if parsed.max_rows is None else rows.select(range(min(parsed.max_rows, len(rows))))
+    rows = first_rows(load_persona_dataset(parsed.data, parsed.split), parsed.max_rows)
     personas, dialogues = list(rows["persona"]), list(rows["utterances"])
     matcher = PersonaMatcher(parsed.similarity_model, parsed.similarity_threshold)
     rules: dict[str, Any] = {kind: partial(perturb, kind=kind, seed=parsed.seed) for kind in RULES}
