@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from pess_hf.trainer import PessTrainer
     from pess_hf.training_args import PessTrainingArguments
 
+#: Values of `train_sampling_strategy` whose sampler reads how long rows are.
+READS_LENGTHS = ("group_by_length", "batch_rebalance")
+
 
 def main(args: list[str] | None = None) -> None:
     """Read the settings, train, measure, save."""
@@ -114,7 +117,7 @@ def build_trainer(
         matcher,
         data_collator=collator,
         train_dataset=with_lengths(splits.train)
-        if training_args.train_sampling_strategy != "random"
+        if training_args.train_sampling_strategy in READS_LENGTHS
         else splits.train,
         eval_dataset=splits.validation,
         processing_class=tokenizer,
