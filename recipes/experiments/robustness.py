@@ -16,6 +16,7 @@ from pess_hf.cli import check_counts, prepare_output_dir, run_recipe, write_json
 from pess_hf.data import load_persona_dataset
 from pess_hf.data.subset import first_rows
 from pess_hf.errors import PessError
+from pess_hf.experiment_report import markdown_table
 from pess_hf.floor import first_person_sentences
 from pess_hf.paraphraser import write_paraphrases
 from pess_hf.perturbation import RULES, drift, perturb
@@ -145,16 +146,14 @@ def drift_shift(
 
 def table(results: dict[str, Any]) -> str:
     """Both halves as Markdown."""
-    lines = ["| kind | changed | similarity | matched | F1 before/after | F1 before | F1 after |"]
-    lines.append("| --- |" + " ---: |" * 6)
+    f1 = ["F1 before/after", "F1 before", "F1 after"]
+    kinds = []
     for kind, row in results["matching"].items():
-        moved = results["extraction"][kind]
-        values = [row["changed"], row["similarity"], row["matched"], *moved.values()]
-        lines.append(f"| {kind} | " + " | ".join("" if v is None else f"{v:.3f}" for v in values) + " |")
-    lines += ["", "| drift | F1 persona | F1 before/after | F1 before | F1 after |", "| ---: |" + " ---: |" * 4]
-    for level, row in results["drift"].items():
-        lines.append(f"| {level} | " + " | ".join(f"{value:.3f}" for value in row.values()) + " |")
-    return "\n".join([*lines, ""])
+        values = [row["changed"], row["similarity"], row["matched"], *results["extraction"][kind].values()]
+        kinds.append([kind, *("" if value is None else f"{value:.3f}" for value in values)])
+    levels = [[level, *(f"{value:.3f}" for value in row.values())] for level, row in results["drift"].items()]
+    changed = markdown_table(["kind", "changed", "similarity", "matched", *f1], kinds)
+    return f"{changed}\n{markdown_table(['drift', 'F1 persona', *f1], levels)}"
 
 
 def draw(path: Path, drifts: dict[str, dict[str, float]]) -> None:
