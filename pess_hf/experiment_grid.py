@@ -20,7 +20,7 @@ def compare_variants(experiment: Experiment, variants: Sequence[Variant], traini
         title: Stands above table and plot.
 
     Raises:
-        PessError: If a run fails, or another grid was made in this folder.
+        PessError: If a name or a seed comes twice, a run fails, or a folder holds a run with other settings.
 
     Example:
         >>> experiment = read_experiment(AblationArguments, args)  # doctest: +SKIP
