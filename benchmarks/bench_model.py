@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from public_data import DATA
 from tokenizers.processors import TemplateProcessing
 from transformers import BartConfig, BartForConditionalGeneration
 
 from pess_hf.data import load_persona_dataset
 from pess_hf.small_tokenizer import train_tokenizer
 
-DATA = Path(__file__).resolve().parent.parent / os.environ.get("PESS_DATA", "../shared/data")
 FILES = [*(f"msc/session_{session}_valid.jsonl" for session in (2, 3, 4)), "personachat/train_sample.jsonl"]
 
 

@@ -34,7 +34,8 @@ from typing import Any
 import torch
 import transformers
 from accelerate import PartialState
-from taught_bart import SHAPES, data_folder, enlarge, save, taught_rows, teach
+from public_data import DATA
+from taught_bart import SHAPES, enlarge, save, taught_rows, teach
 from transformers import BartForConditionalGeneration
 
 from pess_hf import PersonaMatcher
@@ -92,7 +93,7 @@ def model_folder(args: argparse.Namespace) -> Path:
 
 def read_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows to extract from, in the order of arrival."""
-    real = data_folder() / "personachat" / "valid_both_original_no_cands.txt"
+    real = DATA / "personachat" / "valid_both_original_no_cands.txt"
     source = args.data or (real if real.exists() else "sample")
     split = "test" if source == "sample" else None
     return [dict(row) for row in load_persona_dataset(source, split)]

@@ -40,12 +40,19 @@ PAIRS = {
 }
 
 
+def recipes() -> list[str]:
+    """All recipes, those of experiments last, without `.py`."""
+    found = [*(ROOT / "recipes").glob("*.py"), *(ROOT / "recipes" / "experiments").glob("*.py")]
+    names = [path.relative_to(ROOT / "recipes").with_suffix("").as_posix() for path in found]
+    return sorted(names, key=lambda name: ("/" in name, name))
+
+
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--pairs", nargs="*", choices=sorted(PAIRS), default=list(PAIRS))
-    parser.add_argument("--recipes", nargs="*", default=sorted(path.stem for path in (ROOT / "recipes").glob("*.py")))
+    parser.add_argument("--recipes", nargs="*", default=recipes(), help="as in train_extractor, experiments/ablation")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     return parser.parse_args(argv)
 
@@ -94,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     print(f"{os.cpu_count()} cores, load before the run {load:.2f}; medians of {args.rounds}")
     for name, value in times.items():
-        print(f"{name:<28}{value['seconds']:8.2f} s{value['cpu_seconds']:8.2f} s CPU")
+        print(f"{name:<32}{value['seconds']:8.2f} s{value['cpu_seconds']:8.2f} s CPU")
     for name, value in ratios.items():
         print(f"ours / theirs, {name:<14}{value['seconds']:8.2f}  {value['cpu_seconds']:8.2f} CPU")
     if args.json:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import random
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from public_data import DATA
 from tokenizers import processors
 from torch import nn
 from transformers import BartConfig, PreTrainedTokenizerBase
@@ -33,7 +33,6 @@ from pess_hf.data.collator import PersonaCollator
 from pess_hf.modeling_extractor import PessExtractor
 from pess_hf.small_tokenizer import train_tokenizer
 
-ROOT = Path(__file__).resolve().parent.parent
 #: Layers of the encoder and of the decoder, width, tokens.
 SHAPES = {"small": (2, 128, None), "base": (6, 768, 50265), "large": (12, 1024, 50265)}
 SMALL_LAYERS, SMALL_WIDTH, HEAD_WIDTH = 2, 128, 64
@@ -41,15 +40,10 @@ SMALL_LAYERS, SMALL_WIDTH, HEAD_WIDTH = 2, 128, 64
 NEVER = -1e4
 
 
-def data_folder() -> Path:
-    """Where the public data sets may be: `PESS_DATA`, by default `../shared/data` from the repository."""
-    return ROOT / os.environ.get("PESS_DATA", "../shared/data")
-
-
 def taught_rows() -> list[dict[str, Any]]:
     """Training rows of the embedded corpus and, where it is at hand, of Persona-Chat."""
     rows = list(load_persona_dataset("sample", "train"))
-    extra = data_folder() / "personachat" / "train_sample.jsonl"
+    extra = DATA / "personachat" / "train_sample.jsonl"
     return rows + (list(load_persona_dataset(extra)) if extra.exists() else [])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from pess_hf.checkpoint import readable_weights
 from pess_hf.errors import PessError
+from pess_hf.json_files import read_json_object
 from pess_hf.lora_args import ADAPTER_CONFIG, BASE_FOLDER, MODEL_SETTINGS
 from pess_hf.run_folder import as_hub_id
 
@@ -143,14 +143,4 @@ def _read_json(name: str, file: str, hub: dict[str, Any], needed: bool = True) -
     from transformers.utils import cached_file
 
     path = cached_file(name, file, _raise_exceptions_for_missing_entries=needed, **hub)
-    if path is None:
-        return {}
-    try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise PessError(
-            f"{path}: expected JSON, found what cannot be read ({error}). Save the adapter again."
-        ) from error
-    if not isinstance(value, dict):
-        raise PessError(f"{path}: expected a JSON object, found {type(value).__name__}. Save the adapter again.")
-    return value
+    return {} if path is None else read_json_object(path, "Save the adapter again.")

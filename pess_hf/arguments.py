@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterable, Sequence
@@ -21,14 +22,19 @@ from transformers.hf_argparser import HfArgumentParser
 
 from pess_hf.cli import one_line
 from pess_hf.errors import PessError
+from pess_hf.late_arguments import LateArguments, help_note
 from pess_hf.settings_file import NULL, Setting, StrictLoader, found, read_settings
 
+#: A dataclass whose fields are settings, or what stands for one that is slow to import.
+Kind = type | LateArguments
+
 _BOOL = "tag:yaml.org,2002:bool"
+_HELP_ALL = ("--help_all", "--help-all")
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 
 
 def parse_recipe_args(
-    dataclass_types: type | Iterable[type], args: Sequence[str] | None = None, description: str | None = None
+    dataclass_types: Kind | Iterable[Kind], args: Sequence[str] | None = None, description: str | None = None
 ) -> tuple[Any, ...]:
     """Fill dataclasses from ``--config FILE.yaml`` and from the command line, which wins.
 
@@ -37,7 +43,8 @@ def parse_recipe_args(
     dataclasses.
 
     Args:
-        dataclass_types: Dataclasses whose fields are the known keys; no name may occur in two of them.
+        dataclass_types: Dataclasses whose fields are the known keys; no name may occur in two of them. For one that
+            is slow to import a `LateArguments`: ``--help`` then shows what is its own, and ``--help_all`` everything.
         args: The command line without the program's name; that of this process by default.
         description: What ``--help`` says first.
 
@@ -46,7 +53,7 @@ def parse_recipe_args(
 
     Raises:
         PessError: If something in the file, or a value that a dataclass checks itself, is wrong.
-        SystemExit: With status 2 after a one-line error if the command line is wrong; with status 0 after ``--help``.
+        SystemExit: With status 2 after a one-line error if the command line is wrong; with status 0 after help.
 
     Example:
         >>> from dataclasses import dataclass
@@ -58,11 +65,8 @@ def parse_recipe_args(
         >>> data_args.max_length
         64
     """
-    wanted: list[Any] = [dataclass_types] if isinstance(dataclass_types, type) else list(dataclass_types)
-    parser = _RecipeParser(wanted, description=description)
-    required = [action for action in parser._actions if action.required]
-    for action in required:
-        action.required = False
+    parser = _recipe_parser(dataclass_types, args, description)
+    required = parser.waive_required()
     config = parser.parse_strictly(args).config
     values = parser.convert_all(read_settings(config)) if config else {}
     parser.set_defaults(**values)
@@ -72,7 +76,7 @@ def parse_recipe_args(
 
 
 def given_settings(
-    dataclass_types: type | Iterable[type], args: Sequence[str] | None = None, description: str | None = None
+    dataclass_types: Kind | Iterable[Kind], args: Sequence[str] | None = None, description: str | None = None
 ) -> dict[str, Any]:
     """The keys that ``--config`` or the command line sets, converted, without the defaults of the others.
 
@@ -99,15 +103,29 @@ def given_settings(
         >>> given_settings(DataArguments, ["--data", "sample"])
         {'data': 'sample'}
     """
-    wanted: list[Any] = [dataclass_types] if isinstance(dataclass_types, type) else list(dataclass_types)
-    parser = _RecipeParser(wanted, description=description)
-    for action in parser._actions:
-        action.required = False
+    parser = _recipe_parser(dataclass_types, args, description)
+    parser.waive_required()
     unset = object()
     namespace = parser.parse_strictly(args, argparse.Namespace(**dict.fromkeys(parser._fields, unset)))
     values = parser.convert_all(read_settings(namespace.config)) if namespace.config else {}
     typed = {name: value for name, value in vars(namespace).items() if name in parser._fields and value is not unset}
     return values | typed
+
+
+def _recipe_parser(
+    dataclass_types: Kind | Iterable[Kind], args: Sequence[str] | None, description: str | None
+) -> _RecipeParser:
+    """The parser of these dataclasses; a ``--help`` in `args` is answered before what is slow is imported."""
+    wanted = [dataclass_types] if isinstance(dataclass_types, type | LateArguments) else list(dataclass_types)
+    late = [kind for kind in wanted if isinstance(kind, LateArguments)]
+    words = {*(sys.argv[1:] if args is None else args)}
+    if late and words & {"-h", "--help"} and not words & set(_HELP_ALL):
+        shown = [kind.own if isinstance(kind, LateArguments) else kind for kind in wanted]
+        brief = _RecipeParser([kind for kind in shown if kind], True, description=description, epilog=help_note(late))
+        brief.waive_required()
+        brief.parse_known_args(args)
+    loaded = [kind.load() if isinstance(kind, LateArguments) else kind for kind in wanted]
+    return _RecipeParser(loaded, bool(late), description=description)
 
 
 def _build(parser: _RecipeParser, args: Sequence[str] | None, config: str | None) -> tuple[Any, ...]:
@@ -132,15 +150,24 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 class _RecipeParser(HfArgumentParser):
     """`HfArgumentParser` with a ``--config`` option, one-line errors and no guessing of abbreviated names."""
 
-    def __init__(self, dataclass_types: list[Any], **kwargs: Any) -> None:
+    def __init__(self, dataclass_types: list[Any], has_late: bool, **kwargs: Any) -> None:
         usage = "%(prog)s [--config FILE.yaml] [--key value ...]"
         super().__init__(dataclass_types, usage=usage, allow_abbrev=False, formatter_class=_HelpFormatter, **kwargs)
         self.add_argument("--config", metavar="FILE.yaml", help="settings to start from; the command line wins")
+        if has_late:
+            self.add_argument(*_HELP_ALL, action="help", help="show every argument and exit")
         self._hints: dict[str, Any] = {}
         for kind in dataclass_types:
             self._hints |= typing.get_type_hints(kind)
         # The first action of a name: a true flag has a second one, `--no_flag`, that only the command line knows.
         self._fields = {a.dest: a for a in reversed(self._actions) if a.dest in self._hints}
+
+    def waive_required(self) -> list[argparse.Action]:
+        """Ask for nothing; the actions that were required."""
+        required = [action for action in self._actions if action.required]
+        for action in required:
+            action.required = False
+        return required
 
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"(--\w+)/--[\w/-]+", r"\1", one_line(message))

@@ -13,6 +13,7 @@ from pess_hf.cli import write_jsonl
 from pess_hf.data import load_persona_dataset, load_support_dataset
 from pess_hf.data.fields import take_texts
 from pess_hf.data.files import read_json_lines
+from pess_hf.data.subset import first_rows
 from pess_hf.errors import PessError
 from pess_hf.evidence import evidence_similarity
 from pess_hf.extractor_args import split_by_group
@@ -61,7 +62,7 @@ def persona_domain(
     rows = load_persona_dataset(list(sources), split)
     if fraction < 1:
         _, rows = split_by_group(rows, fraction, seed)
-    rows = rows if max_rows is None else rows.select(range(min(max_rows, len(rows))))
+    rows = first_rows(rows, max_rows)
     return Domain(name, list(rows["dialogue_id"]), list(rows["utterances"]), list(rows["persona"]))
 
 

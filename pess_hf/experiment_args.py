@@ -13,7 +13,7 @@ from pess_hf.errors import PessError
 from pess_hf.experiment import DECIDED
 from pess_hf.extractor_args import ExtractorArguments, PersonaDataArguments
 from pess_hf.similarity import DEFAULT_ENCODER, DEFAULT_THRESHOLD
-from pess_hf.training_args import PessTrainingArguments
+from pess_hf.training_fields import PESS_TRAINING
 
 #: Which rows are held out must not change with the training seed.
 _HELD_OUT_SEED = 42
@@ -98,7 +98,7 @@ def read_experiment(
         >>> read_experiment(ExperimentArguments, [*words, "--output_dir", "runs/x"]).settings["held_out_seed"]
         42
     """
-    types = [own_type, ExtractorArguments, PersonaDataArguments, PessTrainingArguments]
+    types = [own_type, ExtractorArguments, PersonaDataArguments, PESS_TRAINING]
     own, _, data_args, training_args = parse_recipe_args(types, args, description)
     if needs_test_rows and not data_args.test_data and not data_args.held_out_fraction:
         raise PessError("test_data: expected it or held_out_fraction, found neither. There is nothing to measure on.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pess_hf.data import load_persona_dataset
 from pess_hf.data.groups import row_groups
 from pess_hf.data.overlap import find_overlap, without_overlap
+from pess_hf.data.subset import first_rows
 from pess_hf.data_args import DataSourceArguments
 from pess_hf.errors import PessError
 from pess_hf.text import DEFAULT_SEPARATOR
@@ -227,7 +228,8 @@ def load_splits(args: PersonaDataArguments, seed: int = 42) -> PersonaSplits:
         train, test = split_by_group(train, args.held_out_fraction, of_split)
     if args.exclude_data:
         train = _exclude(train, args.exclude_data, args.exclude_split)
-    splits = PersonaSplits(_first(train, args.max_train_rows), validation, _first(test, args.max_test_rows))
+    test = None if test is None else first_rows(test, args.max_test_rows)
+    splits = PersonaSplits(first_rows(train, args.max_train_rows), validation, test)
     for name, rows in (("validation", splits.validation), ("test", splits.test)):
         if rows is not None:
             warn_of_overlap(rows, splits.train, name)
@@ -257,10 +259,6 @@ def warn_of_overlap(rows: datasets.Dataset, train: datasets.Dataset, name: str) 
             "them flatter. Name the %s sources in exclude_data to take such rows out of training.",
             *(name, len(rows), len(found.groups), len(found.personas), name),
         )
-
-
-def _first(rows: Any, number: int | None) -> Any:
-    return rows if rows is None or number is None else rows.select(range(min(number, len(rows))))
 
 
 def split_by_group(

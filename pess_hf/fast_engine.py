@@ -20,6 +20,7 @@ import torch
 from huggingface_hub import cached_assets_path
 
 from pess_hf.errors import PessError
+from pess_hf.weights_digest import weights_digest
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -198,7 +199,7 @@ def converted_folder(
     """
     name = f"ctranslate2-{_import_library().__version__}"
     parent = Path(cache_dir) / name if cache_dir else cached_assets_path("pess_hf", name, "converted")
-    folder = parent / weights_digest(model, tokenizer)
+    folder = parent / model_digest(model, tokenizer)
     if folder.is_dir():
         return folder
     parent.mkdir(parents=True, exist_ok=True)
@@ -213,14 +214,12 @@ def converted_folder(
     return folder
 
 
-def weights_digest(model: Any, tokenizer: PreTrainedTokenizerBase) -> str:
+def model_digest(model: Any, tokenizer: PreTrainedTokenizerBase) -> str:
     """A name that two models share only if their weights, configs and vocabularies are the same."""
     config = {name: value for name, value in model.config.to_dict().items() if name not in _CHANGED_BY_SAVING}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
+    digest.update(weights_digest(model).encode())
     return digest.hexdigest()[:32]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from pess_hf.data import load_support_dataset
+from pess_hf.data.subset import first_rows
 from pess_hf.data.support_examples import build_support_examples
 from pess_hf.data_args import DataSourceArguments
 from pess_hf.errors import PessError
@@ -137,8 +138,7 @@ def load_support_rows(data: list[str], split: str | None, max_dialogues: int | N
         >>> len(load_support_rows(["sample"], "test", 5))
         5
     """
-    rows = load_support_dataset(data, split, sample_reference=True)
-    return rows if max_dialogues is None else rows.select(range(min(max_dialogues, len(rows))))
+    return first_rows(load_support_dataset(data, split, sample_reference=True), max_dialogues)
 
 
 def with_personas(rows: datasets.Dataset, args: PersonaSourceArguments) -> datasets.Dataset:

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from pess_hf.data.collator import ID_COLUMN
 from pess_hf.data.strategies import normalise_strategy
+from pess_hf.data.subset import first_rows
 from pess_hf.data.support_collator import SupportCollator
 from pess_hf.pipeline import MAX_NEW_TOKENS, check_new_tokens, decode_replies
 from pess_hf.processes import from_all, share_of
@@ -76,7 +77,7 @@ def measure_generator(
         ['bleu_2', 'bleu_4', 'distinct_1']
     """
     generation.setdefault("max_new_tokens", MAX_NEW_TOKENS)
-    asked = examples if max_replies is None else examples.select(range(min(max_replies, len(examples))))
+    asked = first_rows(examples, max_replies)
     with generation_ready(model, accelerator) as ready:
         check_new_tokens(ready.model, generation["max_new_tokens"])
         work = _Work(ready, collator, batch_size, disable_tqdm, accelerator)

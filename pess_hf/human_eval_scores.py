@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pess_hf.cli import describe_os_error
 from pess_hf.errors import PessError
 from pess_hf.human_eval import ASPECTS, CHOICES
+from pess_hf.json_files import read_json
 from pess_hf.text_metrics import require_extra
 
 #: aspect -> item -> rater -> "a", "b" or "tie"
@@ -60,12 +59,7 @@ def _add(judgements: Judgements, left: dict[str, str], given: dict[str, Any], pa
 
 
 def _read(path: str | Path, wanted: tuple[str, ...]) -> dict[str, Any]:
-    try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PessError(describe_os_error(error, path)) from error
-    except ValueError as error:
-        raise PessError(f"{path}: expected JSON, found what cannot be read ({error}). Download it again.") from error
+    value = read_json(path, "Download it again.")
     if not isinstance(value, dict) or not set(wanted) <= set(value):
         raise PessError(f"{path}: expected a JSON object with {', '.join(wanted)}, found something else.")
     return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -211,21 +210,15 @@ def _fingerprint(dataset: datasets.Dataset, extractor: Any, tokenizer: Any, sett
     """Fingerprint of everything that the personas depend on."""
     from datasets.fingerprint import Hasher
 
+    from pess_hf.weights_digest import weights_digest
+
     hasher = Hasher()
     for value in (dataset.to_list(), repr(settings), extractor.config.to_json_string(use_diff=False)):
         hasher.update(value)
     hasher.update(extractor.generation_config.to_json_string(use_diff=False))
     hasher.update(tokenizer.backend_tokenizer.to_str())
-    hasher.update(_weights_digest(extractor))
+    hasher.update(weights_digest(extractor))
     return hasher.hexdigest()
-
-
-def _weights_digest(model: Any) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _cache_file(fingerprint: str, cache_dir: str | Path | None) -> str | None:

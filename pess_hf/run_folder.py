@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pess_hf.errors import PessError
+from pess_hf.json_files import read_json_object
 
 _HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 # "runs/first" has the shape of a Hub id; nobody publishes under these names, and recipes write to them.
@@ -118,17 +118,11 @@ def read_object(path: Path, needed: bool = True, cure: str = "Run the recipe aga
         >>> read_object(Path("nowhere.json"), needed=False)
         {}
     """
-    if not path.exists() and not needed:
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PessError(f"{path}: no such file. A recipe writes it when its run ends; let the run finish.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise PessError(f"{path}: expected JSON, found what cannot be read ({error}). {cure}") from error
-    if not isinstance(value, dict):
-        raise PessError(f"{path}: expected a JSON object, found {type(value).__name__}. {cure}")
-    return value
+    if path.exists():
+        return read_json_object(path, cure)
+    if needed:
+        raise PessError(f"{path}: no such file. A recipe writes it when its run ends; let the run finish.")
+    return {}
 
 
 def _record(path: Path) -> dict[str, Any]:

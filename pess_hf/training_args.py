@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from transformers import Seq2SeqTrainingArguments
 
 from pess_hf.calibration import resolve_threshold
 from pess_hf.errors import PessError
-from pess_hf.similarity import DEFAULT_ENCODER
+from pess_hf.training_fields import PessTrainingFields
 
 #: Settings that count something, and are None or 1 at least.
 _COUNTS = (
@@ -25,7 +25,7 @@ _COUNTS = (
 
 
 @dataclass
-class PessTrainingArguments(Seq2SeqTrainingArguments):
+class PessTrainingArguments(PessTrainingFields, Seq2SeqTrainingArguments):
     """Everything `Seq2SeqTrainingArguments` takes, the weights of the PESS terms and the settings of rollouts.
 
     With both weights at 0 training is the plain baseline: no rollout is made and no sentence embedded. Other than
@@ -39,46 +39,6 @@ class PessTrainingArguments(Seq2SeqTrainingArguments):
         >>> args.consistency_weight
         0.1
     """
-
-    completeness_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the completeness term, 0 or more; 0 switches it off."}
-    )
-    consistency_weight: float = field(
-        default=0.1, metadata={"help": "Weight of the consistency term, 0 or more; 0 switches it off."}
-    )
-    consistency_temperature: float = field(
-        default=0.1, metadata={"help": "Temperature of the consistency term, above 0; lower is sharper."}
-    )
-    similarity_model: str = field(
-        default=DEFAULT_ENCODER, metadata={"help": "Sentence encoder that matches personas: Hub id or folder."}
-    )
-    similarity_threshold: float = field(
-        default=None,  # type: ignore[assignment]  # a number once `__post_init__` has run
-        metadata={
-            "help": "Similarity, in [-1, 1], from which two persona sentences say the same; by default what the "
-            "encoder was calibrated for, 0.6 for the default one."
-        },
-    )
-    pess_start: float = field(
-        default=0.3, metadata={"help": "Fraction of training, in [0, 1], before the PESS terms switch on."}
-    )
-    rollout_steps: int = field(
-        default=8, metadata={"help": "Micro-batches generated for at once, 1 or more; more is faster and staler."}
-    )
-    rollout_max_new_tokens: int = field(
-        default=64, metadata={"help": "Tokens written at most for one dialogue in a rollout, 1 or more."}
-    )
-    rollout_batch_size: int = field(
-        default=64, metadata={"help": "Dialogues generated for at a time within a rollout, 1 or more."}
-    )
-
-    hub_strategy: str = field(
-        default="end",
-        metadata={"help": "When to push: end, or every_save; checkpoints hold dialogue text and are never pushed."},
-    )
-    hub_private_repo: bool | None = field(
-        default=True, metadata={"help": "Whether a repository that is made is private; personas are personal data."}
-    )
 
     def __post_init__(self) -> None:
         """Check the ranges, then do what the parent does."""

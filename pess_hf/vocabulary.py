@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from pess_hf.errors import PessError
 
 _SPECIAL = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+#: Texts tokenized in one call; one by one, most of the time goes into calling.
+_BATCH = 1000
 
 
 def trim_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], size: int) -> Any:
@@ -61,8 +64,10 @@ def _kept_ids(tokenizer: Any, vocab: dict[str, int], texts: Iterable[str], size:
             f"vocabulary_size: expected at least {len(always)}, the special tokens and characters, found {size}."
         )
     counts: Counter[int] = Counter()
-    for text in texts:
-        counts.update(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    remaining = iter(texts)
+    while batch := list(islice(remaining, _BATCH)):
+        for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
+            counts.update(ids)
     others = {token_id for token, token_id in vocab.items() if not token.startswith("[unused")} - always
     ranked = sorted(others, key=lambda token: (-counts[token], token))
     return sorted(always | set(ranked[: size - len(always)]))

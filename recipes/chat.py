@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pess_hf.arguments import parse_recipe_args
-from pess_hf.cli import describe_os_error, prepare_output_dir, run_recipe, write_json
+from pess_hf.cli import prepare_output_dir, run_recipe, write_json
 from pess_hf.errors import PessError
+from pess_hf.json_files import read_json
 from pess_hf.safety import NOTICE
 
 
@@ -52,7 +52,7 @@ class ChatArguments:
 def main(args: list[str] | None = None) -> None:
     """Answer a file or whoever types."""
     (parsed,) = parse_recipe_args(ChatArguments, args, __doc__)
-    messages = None if parsed.input is None else read_messages(parsed.input)
+    messages = None if parsed.input is None else read_json(parsed.input, "Write a list.")
     if parsed.output is not None:
         prepare_output_dir(Path(parsed.output).absolute().parent)
     chat = open_pipeline(parsed)
@@ -63,16 +63,6 @@ def main(args: list[str] | None = None) -> None:
     show(answer)
     if parsed.output is not None:
         write_json(parsed.output, answer)
-
-
-def read_messages(path: str) -> Any:
-    """The messages of a JSON file; the pipeline checks them one by one."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PessError(describe_os_error(error, path)) from error
-    except ValueError as error:
-        raise PessError(f"{path}: expected JSON, found what cannot be read ({error}). Write a list.") from error
 
 
 def open_pipeline(args: ChatArguments) -> Any:

@@ -9,6 +9,7 @@ from pess_hf.arguments import parse_recipe_args
 from pess_hf.calibration import resolve_threshold
 from pess_hf.cli import check_counts, prepare_output_file, run_recipe, write_json
 from pess_hf.data import load_persona_dataset
+from pess_hf.data.subset import first_rows
 from pess_hf.errors import PessError
 from pess_hf.extractor_args import split_by_group
 from pess_hf.floor import first_person_sentences
@@ -94,7 +95,7 @@ def load_rows(args: EvaluationArguments) -> datasets.Dataset:
     rows = load_persona_dataset(args.data, args.split)
     if args.held_out_fraction:
         _, rows = split_by_group(rows, args.held_out_fraction, args.seed)
-    return rows if args.max_rows is None else rows.select(range(min(args.max_rows, len(rows))))
+    return first_rows(rows, args.max_rows)
 
 
 def write_personas(args: EvaluationArguments, rows: datasets.Dataset) -> list[list[str]]:

@@ -20,17 +20,21 @@ from pess_hf.extractor_args import (
 from pess_hf.lora_args import LoraArguments, check_resumable
 from pess_hf.run_checkpoints import find_checkpoint
 from pess_hf.similarity import PersonaMatcher, persona_scores
-from pess_hf.training_args import PessTrainingArguments
+from pess_hf.training_fields import PESS_TRAINING
 
 if TYPE_CHECKING:
     import datasets
 
     from pess_hf.trainer import PessTrainer
+    from pess_hf.training_args import PessTrainingArguments
+
+#: Values of `train_sampling_strategy` whose sampler reads how long rows are.
+READS_LENGTHS = ("group_by_length", "batch_rebalance")
 
 
 def main(args: list[str] | None = None) -> None:
     """Read the settings, train, measure, save."""
-    kinds = [ExtractorArguments, PersonaDataArguments, LoraArguments, PessTrainingArguments]
+    kinds = [ExtractorArguments, PersonaDataArguments, LoraArguments, PESS_TRAINING]
     parsed = parse_recipe_args(kinds, args, __doc__)
     model_args, data_args, lora_args, training_args = parsed
     folder = prepare_output_dir(training_args.output_dir)
@@ -115,7 +119,7 @@ def build_trainer(
         matcher,
         data_collator=collator,
         train_dataset=with_lengths(splits.train)
-        if training_args.train_sampling_strategy != "random"
+        if training_args.train_sampling_strategy in READS_LENGTHS
         else splits.train,
         eval_dataset=splits.validation,
         processing_class=tokenizer,

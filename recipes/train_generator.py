@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import Seq2SeqTrainingArguments
-
 from pess_hf.arguments import parse_recipe_args
 from pess_hf.cli import prepare_output_dir, run_recipe, write_json, write_jsonl
 from pess_hf.errors import PessError
@@ -18,18 +16,22 @@ from pess_hf.generator_args import (
     load_generator,
     make_collator,
 )
+from pess_hf.late_arguments import LateArguments
 from pess_hf.lora_args import LoraArguments, check_resumable
 from pess_hf.run_checkpoints import find_checkpoint
 
 if TYPE_CHECKING:
     import datasets
+    from transformers import Seq2SeqTrainingArguments
 
     from pess_hf.generator_evaluation import Reply
+
+TRAINING = LateArguments("transformers:Seq2SeqTrainingArguments", "transformers' Seq2SeqTrainingArguments")
 
 
 def main(args: list[str] | None = None) -> None:
     """Read the settings, infer personas, train, measure, save."""
-    kinds = [GeneratorArguments, PersonaSourceArguments, SupportDataArguments, LoraArguments, Seq2SeqTrainingArguments]
+    kinds = [GeneratorArguments, PersonaSourceArguments, SupportDataArguments, LoraArguments, TRAINING]
     parsed = parse_recipe_args(kinds, args, __doc__)
     model_args, persona_args, data_args, lora_args, training_args = parsed
     refuse_label_smoothing(training_args)

@@ -8,21 +8,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sentence_transformers import SentenceTransformerTrainingArguments
 
 from pess_hf.arguments import parse_recipe_args
 from pess_hf.calibration import calibrate, pair_aucs, write_calibration
 from pess_hf.cli import check_counts, prepare_output_dir, run_recipe, write_json
 from pess_hf.data.sentence_pairs import PairSplit, load_sentence_pairs, premise_folds, split_by_premise
+from pess_hf.data.subset import first_rows
 from pess_hf.errors import PessError
+from pess_hf.late_arguments import LateArguments
 from pess_hf.plots import check_picture_path
 from pess_hf.score_plots import plot_pair_cosines
 from pess_hf.similarity import DEFAULT_ENCODER, load_encoder
+from pess_hf.similarity_args import SimilarityLossArguments
 from pess_hf.similarity_card import write_similarity_card
-from pess_hf.similarity_training import SimilarityLossArguments, pair_cosines, train_encoder
 
 if TYPE_CHECKING:
     import datasets
+
+TRAINING = LateArguments(
+    "sentence_transformers:SentenceTransformerTrainingArguments",
+    "sentence-transformers' SentenceTransformerTrainingArguments",
+)
 
 
 @dataclass
@@ -50,16 +56,16 @@ class SimilarityDataArguments:
 
 def main(args: list[str] | None = None) -> None:
     """Read the settings, train, measure, save."""
-    kinds = [SimilarityDataArguments, SimilarityLossArguments, SentenceTransformerTrainingArguments]
+    kinds = [SimilarityDataArguments, SimilarityLossArguments, TRAINING]
     parsed = parse_recipe_args(kinds, args, __doc__)
     data_args, loss_args, training_args = parsed
     folder = prepare_output_dir(training_args.output_dir)
     check_picture_path(folder / "cosines.png")
-    pairs = load_sentence_pairs(data_args.data)
-    if data_args.max_pairs is not None:
-        pairs = pairs.select(range(min(data_args.max_pairs, len(pairs))))
+    pairs = first_rows(load_sentence_pairs(data_args.data), data_args.max_pairs)
     split = split_by_premise(pairs, data_args.held_out_fraction, training_args.seed)
     encoder = load_encoder(data_args.model_name_or_path)
+
+    from pess_hf.similarity_training import pair_cosines, train_encoder
 
     metrics = cross_validate(encoder, pairs, loss_args, training_args, data_args.folds)
     start = time.perf_counter()
@@ -80,6 +86,8 @@ def cross_validate(
     encoder: Any, pairs: datasets.Dataset, loss_args: Any, training_args: Any, folds: int
 ) -> dict[str, float]:
     """Mean and standard deviation over the folds of what `measure` says, each before and after training."""
+    from pess_hf.similarity_training import pair_cosines, train_encoder
+
     found: list[dict[str, float]] = []
     for number, split in enumerate(premise_folds(pairs, folds, training_args.seed) if folds else [], start=1):
         tuned = train_encoder(encoder, split.train, loss_args, training_args)

@@ -51,6 +51,22 @@ def hub():
     HUB.reset()
 
 
+@pytest.fixture
+def run(tmp_path):
+    """The folder of a finished run that is fit to be published."""
+    from tiny_runs import make_run
+
+    return make_run(tmp_path / "run")
+
+
+@pytest.fixture
+def release(run, hub, monkeypatch, capsys, caplog):
+    """recipes/release.py on that run; see `release_recipe`."""
+    from release_recipe import release_recipe
+
+    return release_recipe(run, hub, monkeypatch, capsys, caplog)
+
+
 @pytest.fixture(autouse=True)
 def _no_request_unless_asked(request):
     before = len(HUB.log)

@@ -1,16 +1,19 @@
 import json
+import pickle
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
 import pytest
 from transformers import Seq2SeqTrainingArguments
 
-from pess_hf.arguments import parse_recipe_args
+from pess_hf.arguments import given_settings, parse_recipe_args
 from pess_hf.errors import PessError
 from pess_hf.settings_file import read_settings
+from pess_hf.training_args import PessTrainingArguments
+from pess_hf.training_fields import PESS_TRAINING, PessTrainingFields
 
 
 @dataclass
@@ -330,6 +333,62 @@ def test_training_arguments_help(capsys):
     with pytest.raises(SystemExit):
         parse_recipe_args(Seq2SeqTrainingArguments, ["--help"])
     assert "--learning_rate" in capsys.readouterr().out
+
+
+# --- dataclasses that are slow to import ----------------------------------------------------------------------------
+
+
+def shown_help(capsys, *args: str) -> str:
+    """The help of a recipe that trains with PESS."""
+    for read in (parse_recipe_args, given_settings):
+        with pytest.raises(SystemExit) as info:
+            read([Data, PESS_TRAINING], args, "Trains.")
+        assert not info.value.code
+    first, second = capsys.readouterr().out.split("Trains.")[1:]
+    assert first.partition("usage:")[0].strip() == second.strip()
+    return second
+
+
+@pytest.mark.parametrize("args", [["--help"], ["-h"], ["--seed", "3", "--help"]])
+def test_brief_help_shows_our_own_and_names_the_rest(capsys, args):
+    text = shown_help(capsys, *args)
+    for one in (*fields(Data), *fields(PessTrainingFields)):
+        assert f"--{one.name}" in text
+    assert "--learning_rate" not in text
+    note = " ".join(text.splitlines()[-2:])
+    assert "Seq2SeqTrainingArguments is taken too: --help_all lists them." in note
+
+
+@pytest.mark.parametrize("args", [["--help_all"], ["--help-all"], ["--help", "--help_all"]])
+def test_full_help_shows_everything(capsys, args):
+    text = shown_help(capsys, *args)
+    for one in (*fields(Data), *fields(PessTrainingArguments)):
+        assert f"--{one.name}" in text
+    assert "is taken too" not in text
+
+
+def test_a_late_dataclass_is_filled_and_refused_like_any_other(tmp_path, capsys):
+    path = write(tmp_path, "data: x\nrollout_steps: 4\nlearning_rate: 1e-5\n")
+    words = ["--config", path, "--seed", "8", "--use_cpu", "--output_dir", str(tmp_path)]
+    data, args = parse_recipe_args([Data, PESS_TRAINING], words)
+    assert type(args) is PessTrainingArguments and data.data == "x"
+    assert (args.rollout_steps, args.learning_rate, args.seed) == (4, 1e-5, 8)
+    assert given_settings(PESS_TRAINING, words[2:4]) == {"seed": 8}
+    error = "error: unknown argument --learning_rte; did you mean --learning_rate? (see --help)\n"
+    assert usage_error(capsys, "--data", "x", "--learning_rte", "1", types=[Data, PESS_TRAINING]) == error
+    with pytest.raises(PessError, match="unknown key 'rollout_step'; did you mean 'rollout_steps'"):
+        parse_recipe_args([Data, PESS_TRAINING], ["--config", write(tmp_path, "data: x\nrollout_step: 1\n")])
+
+
+def test_pess_training_arguments_are_upstream_s_then_ours(tmp_path):
+    upstream = [one.name for one in fields(Seq2SeqTrainingArguments)]
+    ours = [one.name for one in fields(PessTrainingFields)]
+    names = [one.name for one in fields(PessTrainingArguments)]
+    assert names == upstream + [name for name in ours if name not in upstream]
+    assert {*ours} & {*upstream} == {"hub_strategy", "hub_private_repo"}
+    args = PessTrainingArguments(output_dir=str(tmp_path), use_cpu=True, pess_start=0.5)
+    assert (args.hub_private_repo, args.similarity_threshold) == (True, 0.6)
+    assert pickle.loads(pickle.dumps(args)) == args
 
 
 # --- the settings file on its own -----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 
 from pess_hf import PessError
 from pess_hf.extraction import TorchEngine, open_engine
-from pess_hf.fast_engine import CTranslate2Engine, converted_folder, decoding_options, weights_digest
+from pess_hf.fast_engine import CTranslate2Engine, converted_folder, decoding_options, model_digest
 from pess_hf.small_tokenizer import train_tokenizer
 
 MANY = [[f"I have {n} dogs and {word}.", f"Well, {word}!"] for n in range(5) for word in ("cats", "Snow", "a car")]
@@ -152,14 +152,14 @@ def test_a_model_is_converted_once_and_anew_when_it_changes(tmp_path):
 
 def test_the_name_follows_vocabulary_and_config_but_not_saving(tmp_path):
     model, tokenizer = lively("bart"), KINDS["bart"][1]()
-    name = weights_digest(model, tokenizer)
+    name = model_digest(model, tokenizer)
     model.save_pretrained(tmp_path)
-    assert weights_digest(model, tokenizer) == name
-    assert weights_digest(type(model).from_pretrained(tmp_path), tokenizer) == name
+    assert model_digest(model, tokenizer) == name
+    assert model_digest(type(model).from_pretrained(tmp_path), tokenizer) == name
     tokenizer.add_tokens(["<new>"])
-    assert weights_digest(model, tokenizer) != name
+    assert model_digest(model, tokenizer) != name
     model.config.activation_function = "relu"
-    assert weights_digest(model, KINDS["bart"][1]()) != name
+    assert model_digest(model, KINDS["bart"][1]()) != name
 
 
 def test_engines_are_picked_by_name():

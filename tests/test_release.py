@@ -5,21 +5,11 @@ import shutil
 
 import pytest
 from huggingface_hub import HfApi
-from release_recipe import FILES, REPO, ROOT, refused, release_recipe
+from release_recipe import FILES, REPO, ROOT, refused
 from tiny_published import same_weights, tiny_extractor
-from tiny_runs import METRICS, TOKEN, make_adapter_run, make_run
+from tiny_runs import METRICS, TOKEN, make_adapter_run
 
 from pess_hf.modeling_extractor import PessExtractor
-
-
-@pytest.fixture
-def run(tmp_path):
-    return make_run(tmp_path / "run")
-
-
-@pytest.fixture
-def release(run, hub, monkeypatch, capsys, caplog):
-    return release_recipe(run, hub, monkeypatch, capsys, caplog)
 
 
 def test_one_commit_with_everything_and_none_when_nothing_changed(hub, release, run):

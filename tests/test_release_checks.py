@@ -5,25 +5,15 @@ import shutil
 
 import pytest
 import torch
-from release_recipe import FILES, REPO, refused, release_recipe
+from release_recipe import FILES, REPO, refused
 from safetensors.torch import load_file, save_file
 from tiny_published import same_weights, tiny_extractor
-from tiny_runs import DIALOGUE_TEXT, TOKEN, make_adapter_run, make_generator_run, make_run, run_with
+from tiny_runs import DIALOGUE_TEXT, TOKEN, make_adapter_run, make_generator_run, run_with
 from tiny_tokenizers import byte_level_tokenizer, unigram_tokenizer
 
 from pess_hf.modeling_extractor import PessExtractor
 
 SENTENCE = 'My sister’s name is "Anna" and I live in Zürich.'
-
-
-@pytest.fixture
-def run(tmp_path):
-    return make_run(tmp_path / "run")
-
-
-@pytest.fixture
-def release(run, hub, monkeypatch, capsys, caplog):
-    return release_recipe(run, hub, monkeypatch, capsys, caplog)
 
 
 def break_shard(run):

@@ -7,7 +7,7 @@ import torch
 from tiny_tokenizers import byte_level_tokenizer
 from transformers import AutoTokenizer
 
-from pess_hf import PessEncoderDecoderExtractor, PessError
+from pess_hf import PessEncoderDecoderExtractor, PessError, vocabulary
 from pess_hf.modeling_extractor import AutoPessExtractor
 from pess_hf.similarity import DEFAULT_ENCODER, resolve_encoder
 from pess_hf.vocabulary import trim_vocabulary
@@ -56,10 +56,22 @@ def test_a_word_that_went_is_spelt_and_no_text_becomes_unknown(full, trimmed):
     )
 
 
+def room_for(words, tokenizer):
+    """The size of a vocabulary of special tokens, characters and so many words."""
+    single = sum(len(token.removeprefix("##")) == 1 for token in tokenizer.get_vocab())
+    return words + len(tokenizer.all_special_ids) + single
+
+
+def test_texts_are_counted_across_batches(full, monkeypatch):
+    texts = ["dogs cats", "", "the trains", "cats", "dogs"]
+    monkeypatch.setattr(vocabulary, "_BATCH", 2)
+    tokenizer = trim_vocabulary(copy.deepcopy(full[0]), full[1], iter(texts), room_for(2, full[1]))
+    assert {"dogs", "cats"} <= set(tokenizer.get_vocab()) and not {"the", "trains"} & set(tokenizer.get_vocab())
+
+
 def test_the_most_frequent_tokens_stay_where_not_all_fit(full):
-    one_more = 1 + len(full[1].all_special_ids) + sum(len(t.removeprefix("##")) == 1 for t in full[1].get_vocab())
     model = copy.deepcopy(full[0])
-    tokenizer = trim_vocabulary(model, full[1], ["dogs cats dogs"], one_more)
+    tokenizer = trim_vocabulary(model, full[1], ["dogs cats dogs"], room_for(1, full[1]))
     assert "dogs" in tokenizer.get_vocab() and "cats" not in tokenizer.get_vocab()
 
 

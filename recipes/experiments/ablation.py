@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pess_hf.cli import run_recipe
 from pess_hf.errors import PessError
-from pess_hf.experiment import Variant, launcher, plan_runs, run_grid
+from pess_hf.experiment import Variant
 from pess_hf.experiment_args import ExperimentArguments, read_experiment
-from pess_hf.experiment_report import write_report
+from pess_hf.experiment_grid import compare_variants
 
 TRAINING = Path(__file__).parents[1] / "train_extractor.py"
 OFF = 0.0
@@ -43,10 +43,7 @@ class AblationArguments(ExperimentArguments):
 def main(args: list[str] | None = None) -> None:
     """Train the four variants under every seed, then compare them with the baseline."""
     experiment = read_experiment(AblationArguments, args, __doc__)
-    own = experiment.own
-    runs = plan_runs(own.chosen, own.seeds, experiment.settings, experiment.folder)
-    run_grid(runs, launcher(TRAINING, own.jobs), own.jobs)
-    write_report(experiment.folder, "Ablation", runs, own.report_encoders, own.report_thresholds, own.resamples)
+    compare_variants(experiment, experiment.own.chosen, TRAINING, "Ablation")
 
 
 if __name__ == "__main__":

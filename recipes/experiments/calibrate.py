@@ -12,6 +12,7 @@ from pess_hf.arguments import parse_recipe_args
 from pess_hf.calibration import calibrate, pair_aucs, threshold_sweep
 from pess_hf.cli import check_counts, prepare_output_dir, run_recipe, write_json
 from pess_hf.data.sentence_pairs import load_sentence_pairs, split_by_premise
+from pess_hf.data.subset import first_rows
 from pess_hf.errors import PessError
 from pess_hf.plots import check_picture_path
 from pess_hf.score_plots import plot_lines, plot_pair_cosines
@@ -52,8 +53,7 @@ def main(args: list[str] | None = None) -> None:
     pairs = load_sentence_pairs(parsed.data)
     if parsed.held_out_fraction is not None:
         pairs = split_by_premise(pairs, parsed.held_out_fraction, parsed.seed).test
-    if parsed.max_pairs is not None:
-        pairs = pairs.select(range(min(parsed.max_pairs, len(pairs))))
+    pairs = first_rows(pairs, parsed.max_pairs)
     labels, premises = list(pairs["label"]), list(pairs["premise"])
     scores: dict[str, np.ndarray] = {}
     results: dict[str, Any] = {"pairs": len(pairs)}

@@ -19,7 +19,7 @@ from pess_hf.extractor_args import ExtractorArguments, PersonaDataArguments
 from pess_hf.plots import Bar, plot_intervals
 from pess_hf.run_predictions import split_names
 from pess_hf.similarity import PersonaMatcher
-from pess_hf.training_args import PessTrainingArguments
+from pess_hf.training_fields import PESS_TRAINING
 
 TRAINING = Path(__file__).parents[1] / "train_extractor.py"
 
@@ -74,7 +74,7 @@ def main(args: list[str] | None = None) -> None:
 
 def with_stand_ins(words: Sequence[str]) -> list[str]:
     """The command line with what the training recipe asks for and this one has otherwise, or does not need."""
-    types = [DomainShiftArguments, ExtractorArguments, PersonaDataArguments, PessTrainingArguments]
+    types = [DomainShiftArguments, ExtractorArguments, PersonaDataArguments, PESS_TRAINING]
     given = given_settings(types, words, __doc__)
     words = [*words]
     if "train_data" not in given:  # each domain brings its own

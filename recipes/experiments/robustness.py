@@ -14,7 +14,9 @@ from pess_hf.arguments import parse_recipe_args
 from pess_hf.calibration import resolve_threshold
 from pess_hf.cli import check_counts, prepare_output_dir, run_recipe, write_json
 from pess_hf.data import load_persona_dataset
+from pess_hf.data.subset import first_rows
 from pess_hf.errors import PessError
+from pess_hf.experiment_report import markdown_table
 from pess_hf.floor import first_person_sentences
 from pess_hf.paraphraser import write_paraphrases
 from pess_hf.perturbation import RULES, drift, perturb
@@ -63,8 +65,7 @@ def main(args: list[str] | None = None) -> None:
     (parsed,) = parse_recipe_args(RobustnessArguments, args, __doc__)
     folder = prepare_output_dir(parsed.output_dir)
     check_picture_path(folder / "drift.png")
-    rows = load_persona_dataset(parsed.data, parsed.split)
-    rows = rows if parsed.max_rows is None else rows.select(range(min(parsed.max_rows, len(rows))))
+    rows = first_rows(load_persona_dataset(parsed.data, parsed.split), parsed.max_rows)
     personas, dialogues = list(rows["persona"]), list(rows["utterances"])
     matcher = PersonaMatcher(parsed.similarity_model, parsed.similarity_threshold)
     rules: dict[str, Any] = {kind: partial(perturb, kind=kind, seed=parsed.seed) for kind in RULES}
@@ -145,16 +146,14 @@ def drift_shift(
 
 def table(results: dict[str, Any]) -> str:
     """Both halves as Markdown."""
-    lines = ["| kind | changed | similarity | matched | F1 before/after | F1 before | F1 after |"]
-    lines.append("| --- |" + " ---: |" * 6)
+    f1 = ["F1 before/after", "F1 before", "F1 after"]
+    kinds = []
     for kind, row in results["matching"].items():
-        moved = results["extraction"][kind]
-        values = [row["changed"], row["similarity"], row["matched"], *moved.values()]
-        lines.append(f"| {kind} | " + " | ".join("" if v is None else f"{v:.3f}" for v in values) + " |")
-    lines += ["", "| drift | F1 persona | F1 before/after | F1 before | F1 after |", "| ---: |" + " ---: |" * 4]
-    for level, row in results["drift"].items():
-        lines.append(f"| {level} | " + " | ".join(f"{value:.3f}" for value in row.values()) + " |")
-    return "\n".join([*lines, ""])
+        values = [row["changed"], row["similarity"], row["matched"], *results["extraction"][kind].values()]
+        kinds.append([kind, *("" if value is None else f"{value:.3f}" for value in values)])
+    levels = [[level, *(f"{value:.3f}" for value in row.values())] for level, row in results["drift"].items()]
+    changed = markdown_table(["kind", "changed", "similarity", "matched", *f1], kinds)
+    return f"{changed}\n{markdown_table(['drift', 'F1 persona', *f1], levels)}"
 
 
 def draw(path: Path, drifts: dict[str, dict[str, float]]) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pess_hf.cli import run_recipe
 from pess_hf.errors import PessError
-from pess_hf.experiment import Variant, launcher, plan_runs, run_grid
+from pess_hf.experiment import Variant
 from pess_hf.experiment_args import ExperimentArguments, read_experiment
-from pess_hf.experiment_report import write_report
+from pess_hf.experiment_grid import compare_variants
 
 TRAINING = Path(__file__).parents[1] / "train_extractor.py"
 
@@ -39,13 +39,10 @@ class StalenessArguments(ExperimentArguments):
 def main(args: list[str] | None = None) -> None:
     """Train with every window under every seed, then compare the scores."""
     experiment = read_experiment(StalenessArguments, args, __doc__)
-    own = experiment.own
     if "rollout_steps" in experiment.settings:
         print("rollout_steps is replaced by each of the windows")
-    variants = [Variant(f"rollout-steps-{window}", {"rollout_steps": window}) for window in own.windows]
-    runs = plan_runs(variants, own.seeds, experiment.settings, experiment.folder)
-    run_grid(runs, launcher(TRAINING, own.jobs), own.jobs)
-    write_report(experiment.folder, "Staleness", runs, own.report_encoders, own.report_thresholds, own.resamples)
+    variants = [Variant(f"rollout-steps-{window}", {"rollout_steps": window}) for window in experiment.own.windows]
+    compare_variants(experiment, variants, TRAINING, "Staleness")
 
 
 if __name__ == "__main__":

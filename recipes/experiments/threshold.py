@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pess_hf.cli import run_recipe
 from pess_hf.errors import PessError
-from pess_hf.experiment import Variant, launcher, plan_runs, run_grid
+from pess_hf.experiment import Variant
 from pess_hf.experiment_args import ExperimentArguments, read_experiment
-from pess_hf.experiment_report import write_report
+from pess_hf.experiment_grid import compare_variants
 
 TRAINING = Path(__file__).parents[1] / "train_extractor.py"
 #: At this cosine every generated sentence is consistent, and nothing is missing once one is written.
@@ -52,13 +52,9 @@ class ThresholdArguments(ExperimentArguments):
 def main(args: list[str] | None = None) -> None:
     """Train with every threshold under every seed, then measure all alike."""
     experiment = read_experiment(ThresholdArguments, args, __doc__)
-    own = experiment.own
     if "similarity_threshold" in experiment.settings:
         print("similarity_threshold is replaced by each of the thresholds")
-    runs = plan_runs(own.variants(), own.seeds, experiment.settings, experiment.folder)
-    run_grid(runs, launcher(TRAINING, own.jobs), own.jobs)
-    title = "Training with other thresholds"
-    write_report(experiment.folder, title, runs, own.report_encoders, own.report_thresholds, own.resamples)
+    compare_variants(experiment, experiment.own.variants(), TRAINING, "Training with other thresholds")
 
 
 if __name__ == "__main__":
