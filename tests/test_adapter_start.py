@@ -55,6 +55,7 @@ def test_lora_on_an_adapter_starts_from_the_merged_model_and_saves_it(start, tmp
     train(start, data, tmp_path / "second")
     assert "that adapter is merged; the merged model is saved in" in capsys.readouterr().out
     assert same(merged, AutoPessExtractor.from_pretrained(str(tmp_path / "second" / "base")))
+    assert str(tmp_path) not in (tmp_path / "second" / "pess_adapter.json").read_text()
     trained = AutoPessExtractor.from_pretrained(str(tmp_path / "second"))
     assert not same(trained, merged)
 
