@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import SequentialSampler
 from transformers import PreTrainedModel, Seq2SeqTrainer
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
@@ -23,6 +24,7 @@ from pess_hf.errors import PessError
 from pess_hf.extraction import max_positions, unique_sentences
 from pess_hf.finite import FiniteMixin, FiniteWatch
 from pess_hf.hub_trainer import PessHubMixin
+from pess_hf.length_groups import EpochLengthGroups
 from pess_hf.modeling_extractor import PersonaExtractionMixin
 from pess_hf.processes import check_sharding, gather_real, num_real_rows
 from pess_hf.rollout import generation_ready, greedy_rollouts
@@ -296,6 +298,15 @@ class PessTrainer(FiniteMixin, SafeCheckpointsMixin, PessHubMixin, Seq2SeqTraine
             scores = persona_scores(self.matcher.match(personas[: len(references)], references))
             output.metrics.update({f"{prefix}_persona_{name}": value for name, value in scores.items()})
         return output
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """As upstream, but rows grouped by length come in one order for all processes and after a resumption."""
+        sampler = super()._get_train_sampler(train_dataset)
+        if not isinstance(sampler, LengthGroupedSampler):
+            return sampler
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        rows = sampler.batch_size * self.args.world_size
+        return EpochLengthGroups(rows, sampler.lengths, seed, lambda: self.state.epoch)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
         """The rows as they stand: `Trainer` would sort them where training groups by length, and scores need order."""

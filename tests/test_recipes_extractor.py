@@ -99,6 +99,16 @@ class TestTrain:
         for name, weight in AutoPessExtractor.from_pretrained(again).state_dict().items():
             assert torch.allclose(weight, final[name], atol=1e-6), name
 
+    def test_numbers_that_are_not_finite_end_the_recipe_with_one_line(self, tmp_path, model, data, capsys):
+        settings = {"learning_rate": 1e30, "lr_scheduler_type": "constant", "max_steps": 3, "pess_start": 1.0}
+        with pytest.raises(SystemExit) as left:
+            run_recipe(lambda: self.train(model, data, tmp_path / "run", **settings))
+        assert left.value.code == 1
+        [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        found = re.match(r"error: step 2: expected finite numbers, found nan or infinity in nll of ([^;.]+)[;.]", line)
+        assert found and set(found[1].split(", ")) < {row["dialogue_id"] for row in lines(tmp_path / "rows.jsonl")}
+        assert not list((tmp_path / "run").rglob("*.safetensors"))
+
     def test_rows_of_like_length_share_a_batch_if_asked_for(self, tmp_path, model, data):
         rows = load_splits(PersonaDataArguments(train_data=[data])).train
         lengths = recipe("train_extractor").with_lengths(rows)["length"]
