@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def open_adapter(name_or_path: str | os.PathLike[str], open_base: Callable[..., 
         The model without PEFT, in eval mode, with the generation config of the training.
 
     Raises:
-        PessError: If peft or the base model is missing, or the adapter does not fit or cannot be read.
+        PessError: If peft is missing, the base model is or cannot be fetched, or the adapter does not fit or cannot
+            be read.
 
     Example:
         >>> AutoPessExtractor.from_pretrained("runs/demo-lora")  # doctest: +SKIP
@@ -70,7 +72,10 @@ def open_adapter(name_or_path: str | os.PathLike[str], open_base: Callable[..., 
     shared = {key: value for key, value in hub.items() if key not in ("revision", "subfolder")}
     if written.get("revision"):
         shared["revision"] = written["revision"]
-    model = _merge(open_base(_base_of(name, written), config, **shared, **kwargs), name, hub)
+    base = _base_of(name, written)
+    with _needed_by(name, base):
+        model = open_base(base, config, **shared, **kwargs)
+    model = _merge(model, name, hub)
     if settings.get("generation_config"):
         model.generation_config = GenerationConfig.from_dict(settings["generation_config"])
     return model.eval()
@@ -88,7 +93,9 @@ def trained_type(name_or_path: str, **hub: Any) -> str | None:
         return settings.get("config", {}).get("model_type")
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(_base_of(name_or_path, _read_json(name_or_path, ADAPTER_CONFIG, hub))).model_type
+    base = _base_of(name_or_path, _read_json(name_or_path, ADAPTER_CONFIG, hub))
+    with _needed_by(name_or_path, base):
+        return AutoConfig.from_pretrained(base).model_type
 
 
 def _merge(model: Any, name: str, hub: dict[str, Any]) -> Any:
@@ -125,17 +132,36 @@ def _base_of(name: str, written: dict[str, Any]) -> str:
             f"{name}: expected base_model_name_or_path in {ADAPTER_CONFIG}, found none. Write the Hub id or the "
             "folder of the model that the adapter was trained on."
         )
+    places = [Path(base)]
     if Path(base).name == BASE_FOLDER:
-        beside = (Path(name) / BASE_FOLDER, Path(name).resolve().parent / BASE_FOLDER, Path(base))
-        found = next((str(folder) for folder in beside if (folder / "config.json").is_file()), None)
-    else:
-        found = base if os.path.isdir(base) or as_hub_id(base, bare=True) else None
+        places = [Path(name) / BASE_FOLDER, Path(name).resolve().parent / BASE_FOLDER, *places]
+    found = next((str(folder) for folder in places if _is_model(folder)), None)
+    if found is None and as_hub_id(base, bare=True):
+        return base
     if found is None:
         raise PessError(
-            f"{name}: expected its base model in {base}, found no such folder. Put it there, or write where it is "
+            f"{name}: expected its base model in {base}, found no model there. Put it there, or write where it is "
             f"into {ADAPTER_CONFIG} (base_model_name_or_path)."
         )
     return found
+
+
+def _is_model(folder: Path) -> bool:
+    return any((folder / config).is_file() for config in ("config.json", ADAPTER_CONFIG))
+
+
+@contextlib.contextmanager
+def _needed_by(adapter: str, base: str) -> Iterator[None]:
+    """Name both where the base model does not open: it is no longer there, or the Hub cannot be reached."""
+    try:
+        yield
+    except OSError as error:  # as transformers and huggingface_hub say it
+        reason = " ".join(str(error).split())[:200]
+        raise PessError(
+            f"{adapter}: expected its base model {base}, found none that opens ({reason}). Fetch it where there is a "
+            f"network (without HF_HUB_OFFLINE=1), or write the folder where it is into {ADAPTER_CONFIG} "
+            "(base_model_name_or_path)."
+        ) from error
 
 
 def _read_json(name: str, file: str, hub: dict[str, Any], needed: bool = True) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from peft import PeftModel
 
 from pess_hf.cli import write_json
 from pess_hf.lora_args import MODEL_SETTINGS
+from pess_hf.run_folder import as_hub_id
 
 
 class AdapterModel(PeftModel):
@@ -41,10 +42,13 @@ def model_settings(model: Any) -> dict[str, Any]:
         model: The model under the adapter.
 
     Returns:
-        Its config and its generation config, as JSON holds them.
+        Its config, without the folder that it was loaded from, and its generation config, as JSON holds them.
     """
+    config = json.loads(model.config.to_json_string(use_diff=False))
+    if as_hub_id(config.get("_name_or_path"), bare=True) is None:
+        config.pop("_name_or_path", None)
     generation_config = getattr(model, "generation_config", None)
     return {
-        "config": json.loads(model.config.to_json_string(use_diff=False)),
+        "config": config,
         "generation_config": json.loads(generation_config.to_json_string()) if generation_config else {},
     }

@@ -27,6 +27,34 @@ RECORD = "extraction.json"
 FORMATS: dict[str, Any] = {"jsonl": JsonLines, "parquet": ParquetFiles}
 
 
+def format_of(path: str, asked: str | None = None) -> str:
+    """The format that an output is written in.
+
+    Args:
+        path: The output; one with a slash at its end is a folder, whose name may be any.
+        asked: One of `FORMATS`, or None for what the extension says, JSONL where there is none.
+
+    Returns:
+        One of `FORMATS`.
+
+    Raises:
+        PessError: If a file's extension is that of another format, or of none that is written and no format is
+            asked for.
+
+    Example:
+        >>> format_of("personas.parquet"), format_of("personas"), format_of("personas/", "parquet")
+        ('parquet', 'jsonl', 'parquet')
+    """
+    extension = Path(path).suffix
+    named = extension.lower().removeprefix(".")
+    is_known, is_file = named in FORMATS, not path.endswith("/")
+    if is_file and (asked not in (None, named) if is_known else extension and asked is None):
+        wanted = f".{asked}" if asked else " or ".join(f".{name}" for name in FORMATS)
+        cure = "Name another --output" + ("." if asked else ", or say what to write: --output_format jsonl")
+        raise PessError(f"{path}: expected an output that ends in {wanted}, found {extension}. {cure}")
+    return asked or (named if is_known else "jsonl")
+
+
 @dataclass(frozen=True)
 class Survey:
     """What a first reading of the input tells.
@@ -118,11 +146,11 @@ class ShardedOutput:
 
     Args:
         path: A file, or with a slash at its end a folder that keeps the shards.
-        file_format: "jsonl" or "parquet"; None for what the path's extension says, JSONL where it says nothing.
+        file_format: "jsonl" or "parquet"; None for what the path's extension says, JSONL where it has none.
         overwrite: Whether an output that is there is replaced.
 
     Raises:
-        PessError: If the output is there or cannot be written.
+        PessError: If the output is there or cannot be written, or its extension is that of another format.
 
     Example:
         >>> ShardedOutput("runs/personas.jsonl").folder.name
@@ -131,8 +159,7 @@ class ShardedOutput:
 
     def __init__(self, path: str, file_format: str | None = None, overwrite: bool = False) -> None:
         self.path, self.is_folder, self.overwrite = Path(path), path.endswith("/"), overwrite
-        named = self.path.suffix.lower().removeprefix(".")
-        self.file_format = FORMATS[file_format or (named if named in FORMATS else "jsonl")]()
+        self.file_format = FORMATS[format_of(path, file_format)]()
         self.folder = self.path.with_name(self.path.name + ".partial")
         prepare = self._prepare_folder if self.is_folder else prepare_output_file
         prepare(self.path)

@@ -119,6 +119,8 @@ class PessGenerator(PreTrainedModel, GuidedGenerationMixin):
         if not isinstance(backbone, PreTrainedModel):
             kwargs.setdefault("dtype", torch.float32)
             trained = AutoModelForSeq2SeqLM.from_pretrained(backbone, **kwargs)
+        if os.path.isdir(trained.config.name_or_path):  # saved with the config, which may be published
+            trained.config.name_or_path = ""
         config = PessGeneratorConfig(backbone=trained.config, dtype=trained.config.dtype, **settings)
         if tokenizer is not None:
             config.strategy_token_ids = _ids_in(tokenizer, config.strategies)

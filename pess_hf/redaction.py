@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from huggingface_hub import get_token
 
@@ -13,6 +14,8 @@ _CERTAIN_SECRET = re.compile(
     r"(?<![A-Za-z0-9])(?:(?:hf_|api_org_)[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}"
     r"|glpat-[\w-]{20,}|sk-[\w-]{32,}|xox[abp]-[\w-]{20,}|AKIA[A-Z0-9]{16})"
 )
+#: A value that is a place on a machine and nothing else; "/" and "/s" may be tokens.
+_PLACE = re.compile(r"(?:/[^/\s]+/|~/|[A-Za-z]:[\\/]|\\\\\w)[^\n]+")
 _ABSOLUTE_PATH = re.compile(r"(?<![\w:/.~\\])(?:~|/|[A-Za-z]:[\\/])[^\s'\"=]*")
 
 
@@ -34,6 +37,29 @@ def without_paths(text: str) -> str:
         return re.split(r"[\\/]", match[0].rstrip("\\/"))[-1] or "."
 
     return _ABSOLUTE_PATH.sub(last_part, text)
+
+
+def place_of_machine(value: Any) -> str | None:
+    """Where in nested dicts and lists the first text stands that is an absolute path.
+
+    Args:
+        value: What a JSON file holds.
+
+    Returns:
+        Its keys, joined by dots, or None.
+
+    Example:
+        >>> place_of_machine({"encoder": {"layers": 6, "vocab_file": "/srv/somebody/vocab.txt"}})
+        'encoder.vocab_file'
+    """
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        if isinstance(item, str) and _PLACE.fullmatch(item):
+            return str(key)
+        inner = place_of_machine(item)
+        if inner is not None:
+            return f"{key}.{inner}"
+    return None
 
 
 def without_secrets(text: str, *known: str | None) -> str:

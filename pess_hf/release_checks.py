@@ -14,7 +14,7 @@ from pess_hf.cli import one_line
 from pess_hf.errors import PessError
 from pess_hf.hub_files import ADAPTER, SINGLE, Content, is_weights, size_of, text_of
 from pess_hf.known_sentences import KnownSentences, sentence_token, spellings, strings_in
-from pess_hf.redaction import holds_secret
+from pess_hf.redaction import holds_secret, place_of_machine
 from pess_hf.run_folder import RunFolder
 
 
@@ -70,21 +70,26 @@ def check_sizes(files: Mapping[str, Content], max_gb: float) -> None:
 
 
 def check_texts(folder: str | Path, files: Mapping[str, Content], known: KnownSentences, *tokens: str | None) -> None:
-    """See that no token and no sentence of a dialogue is in a file to be uploaded, vocabularies among them.
+    """See that no token, no sentence of a dialogue and no folder of this machine is in a file to be uploaded.
 
     Args:
         folder: Where the files are, for the errors.
         files: What is to be uploaded; of weights the header is looked at.
-        known: The sentences.
+        known: The sentences; vocabularies are searched for them too.
         *tokens: Tokens beside that of this machine.
 
     Raises:
-        PessError: If there is one. It names the file, never the token or the sentence.
+        PessError: If there is one. It names the file, and the key of a folder, never the token or the sentence.
     """
     for name in files:
         text, path = text_of(files, name), Path(folder) / name
         if any(holds_secret(spelling, *tokens) for spelling in spellings(name, text)):
             raise PessError(f"{path}: expected no token in a file to be uploaded, found one. Take it out.")
+        if name.endswith("config.json") and (key := place_of_machine(json.loads(text))) is not None:
+            raise PessError(
+                f"{path}: expected no folder of this machine in a file to be uploaded, found one at {key!r}. Take it "
+                "out, or write the Hub id of what is meant."
+            )
         if known.are_in(name, text):
             raise PessError(
                 f"{path}: expected no dialogue text in a file to be uploaded, found a sentence of the predictions or "

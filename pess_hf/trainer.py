@@ -24,7 +24,7 @@ from pess_hf.errors import PessError
 from pess_hf.extraction import max_positions, unique_sentences
 from pess_hf.finite import FiniteMixin, FiniteWatch
 from pess_hf.hub_trainer import PessHubMixin
-from pess_hf.length_sampler import ShuffledLengthSampler
+from pess_hf.length_sampler import EpochLengthSampler
 from pess_hf.modeling_extractor import PersonaExtractionMixin
 from pess_hf.processes import check_sharding, gather_real, num_real_rows
 from pess_hf.rollout import generation_ready, greedy_rollouts
@@ -305,11 +305,13 @@ class PessTrainer(FiniteMixin, SafeCheckpointsMixin, PessHubMixin, Seq2SeqTraine
         return output
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """As `Trainer`, the batches of like length in random order."""
+        """As upstream, but rows grouped by length come in one order for all processes and after a resumption."""
         sampler = super()._get_train_sampler(train_dataset)
         if not isinstance(sampler, LengthGroupedSampler):
             return sampler
-        return ShuffledLengthSampler(sampler.batch_size, sampler.lengths, sampler.generator)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        rows = sampler.batch_size * self.args.world_size
+        return EpochLengthSampler(rows, sampler.lengths, seed, lambda: self.state.epoch)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
         """The rows as they stand: `Trainer` would sort them where training groups by length, and scores need order."""

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from pess_hf.errors import PessError
+from pess_hf.run_folder import as_hub_id
 from pess_hf.similarity import resolve_encoder
 
 #: Shift of the head's pre-activations (of unit variance) at which GELU is the identity to three digits.
@@ -59,6 +60,8 @@ def encoder_decoder_from_bert(
     _check(config, name_or_path, "encoder_layers", encoder_layers or config.num_hidden_layers)
     config.num_hidden_layers = encoder_layers or config.num_hidden_layers
     full_encoder: Any = AutoModel.from_pretrained(path, **kwargs)
+    # Both configs are saved inside the extractor's, which may be published: no folder of this machine in them.
+    config.name_or_path = full_encoder.config.name_or_path = as_hub_id(name_or_path, bare=True) or ""
     encoder = _first_layers(full_encoder, config.num_hidden_layers)
     decoder_config = type(config).from_dict(config.to_dict())
     tokenizer = AutoTokenizer.from_pretrained(path, **hub)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Literal
 
 from pess_hf.arguments import parse_recipe_args
-from pess_hf.batch_extraction import Plan, ShardedOutput, Survey, look_through, write_shards
+from pess_hf.batch_extraction import Plan, ShardedOutput, Survey, format_of, look_through, write_shards
 from pess_hf.cli import check_counts, run_recipe
 from pess_hf.data import iter_persona_rows
 from pess_hf.errors import PessError
@@ -27,7 +27,8 @@ class ExtractionArguments:
     )
     split: str | None = field(default=None, metadata={"help": "Split of a source that has splits."})
     output_format: Literal["jsonl", "parquet"] | None = field(
-        default=None, metadata={"help": "jsonl or parquet; by default what the output's extension says, else jsonl."}
+        default=None,
+        metadata={"help": "jsonl or parquet; by default what the output's extension says, jsonl if it has none."},
     )
     batch_size: int = field(default=32, metadata={"help": "Dialogues generated for at once."})
     chunk_rows: int = field(default=1024, metadata={"help": "Rows read and sorted by length at a time."})
@@ -55,6 +56,7 @@ class ExtractionArguments:
         check_counts(
             self, "batch_size", "chunk_rows", "shard_rows", "num_beams", "max_new_tokens", "max_source_length"
         )
+        format_of(self.output, self.output_format)
 
     def generation(self) -> dict[str, Any]:
         """What is passed to `generate`."""
@@ -65,22 +67,31 @@ class ExtractionArguments:
 def main(args: list[str] | None = None) -> None:
     """Look through the input, let every process write its share of the shards, join them at the end."""
     (parsed,) = parse_recipe_args(ExtractionArguments, args, __doc__)
-    from pess_hf.main_process import join_processes, on_main_process
+    from pess_hf.main_process import join_processes
+    from pess_hf.output_lock import sole_writer
 
     state = join_processes()
-    output, survey = on_main_process(state, lambda: prepare(parsed))
-    extractor = Extractor(parsed, state)
-    settings, names = extractor.fingerprint(), {"model": parsed.model, "input": parsed.input}
-    begin = partial(output.begin, settings, survey, names, parsed.shard_rows, state.num_processes)
+    with sole_writer(parsed.output, state):
+        run(parsed, state)
+
+
+def run(args: ExtractionArguments, state: Any) -> None:
+    """This process' part of an extraction that has its output for itself."""
+    from pess_hf.main_process import on_main_process
+
+    output, survey = on_main_process(state, lambda: prepare(args))
+    extractor = Extractor(args, state)
+    settings, names = extractor.fingerprint(), {"model": args.model, "input": args.input}
+    begin = partial(output.begin, settings, survey, names, args.shard_rows, state.num_processes)
     plan = on_main_process(state, begin)
 
     # Extract
     start = time.perf_counter()
     share = plan.share(state.process_index, state.num_processes)
     with extractor.progress(plan, share):
-        rows = (row for _, rows in read_sources(parsed) for row in rows)
+        rows = (row for _, rows in read_sources(args) for row in rows)
         try:
-            write_shards(output, rows, plan, share, extractor.extract, parsed.chunk_rows)
+            write_shards(output, rows, plan, share, extractor.extract, args.chunk_rows)
         except PessError:
             output.drop_if_empty()
             raise
@@ -90,7 +101,7 @@ def main(args: list[str] | None = None) -> None:
     # Join
     on_main_process(state, lambda: output.finish(plan))
     if state.is_main_process:
-        report(plan, seconds, state.num_processes, parsed.output)
+        report(plan, seconds, state.num_processes, args.output)
 
 
 def prepare(args: ExtractionArguments) -> tuple[ShardedOutput, Survey]:

@@ -139,17 +139,18 @@ def load_model(
     splits: PersonaSplits,
 ) -> tuple[Any, Any]:
     """Extractor and tokenizer to start from, with a trimmed vocabulary and with adapters if asked for."""
+    from pess_hf.adapter_start import named_base
     from pess_hf.lora import adapt_for_run
     from pess_hf.vocabulary import trim_vocabulary
 
+    start = model_args.model_name_or_path if model_args.decoder_layers is None else None
+    base_model = named_base(start, model_args.model_revision, lora_args, training_args)
     tokenizer = load_tokenizer(model_args)
     beams = training_args.generation_num_beams
     model = load_extractor(model_args, data_args.max_target_length, beams, **lora_args.loading_kwargs())
     if model_args.vocabulary_size is not None:
         texts = (text for row in splits.train for text in [*row["utterances"], *row["persona"]])
         tokenizer = trim_vocabulary(model, tokenizer, texts, model_args.vocabulary_size)
-    is_warm_started = model_args.decoder_layers is not None
-    base_model = None if is_warm_started else model_args.model_name_or_path
     return adapt_for_run(model, tokenizer, lora_args, training_args, base_model), tokenizer
 
 

@@ -89,12 +89,14 @@ def build_trainer(
     """Model, tokenizer, collator and trainer of this run."""
     from transformers import set_seed
 
+    from pess_hf.adapter_start import named_base
     from pess_hf.generator_trainer import PessGeneratorTrainer
     from pess_hf.lora import adapt_for_run
 
     set_seed(training_args.seed)
+    base_model = named_base(model_args.model_name_or_path, model_args.model_revision, lora_args, training_args)
     model, tokenizer = load_generator(model_args, examples["train"], **lora_args.loading_kwargs())
-    model = adapt_for_run(model, tokenizer, lora_args, training_args, model_args.model_name_or_path)
+    model = adapt_for_run(model, tokenizer, lora_args, training_args, base_model)
     # Measuring writes the replies itself; during training only the loss is wanted.
     training_args.predict_with_generate = False
     training_args.remove_unused_columns = False

@@ -1,7 +1,7 @@
 """Small runs whose results must not depend on how many processes share them; called by one process and by two."""
 
 import torch
-from tiny_extractor import ScriptedTrainer, make_trainer, tiny_bart
+from tiny_extractor import ScriptedTrainer, make_trainer, rows, tiny_bart
 from tiny_support import tiny_support_model
 from tiny_tokenizers import byte_level_tokenizer
 from transformers import Seq2SeqTrainingArguments
@@ -49,6 +49,29 @@ def rollouts_by_row(folder, world):
     trainer.seen = {}
     trainer.train()
     return trainer.seen
+
+
+class NotingTrainer(ScriptedTrainer):
+    """Notes the rows that it trains on, in order."""
+
+    def _roll_out(self, batches, token_ids=None):
+        self.seen.extend(name for batch in batches for name in batch["dialogue_id"])
+        return super()._roll_out(batches, token_ids)
+
+
+def grouped_by_length(folder, world, dropout=0.0, resume=None, **changes):
+    """A trainer after two epochs over 16 rows of unequal length, and the rows that this process saw."""
+    data = rows(16)
+    data = data.add_column("length", [sum(map(len, row["utterances"])) for row in data])
+    trainer = make_trainer(
+        folder, kind=NotingTrainer, train_rows=data, train_sampling_strategy="group_by_length", max_steps=4,
+        per_device_train_batch_size=8 // world, learning_rate=0.05, optim="sgd", lr_scheduler_type="constant",
+        rollout_steps=1, model=tiny_bart(seed=1, init_std=0.2, dropout=dropout), **changes,
+    )  # fmt: skip
+    trainer.seen = []
+    torch.rand(trainer.args.process_index + 1)  # processes whose random states have moved apart
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
 
 
 def evaluated(folder, number, batch_size):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
-from pess_hf.batch_extraction import RECORD, Plan, ShardedOutput, Survey, look_through, write_shards
+from pess_hf.batch_extraction import RECORD, Plan, ShardedOutput, Survey, format_of, look_through, write_shards
 from pess_hf.errors import PessError
 from pess_hf.main_process import on_main_process
 from pess_hf.shard_files import JsonLines, ParquetFiles
@@ -197,3 +197,30 @@ def test_a_folder_that_another_run_has_finished_meanwhile_is_not_deleted(tmp_pat
     with pytest.raises(OSError, match="not empty"):
         slower.finish(plan)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.json", "out.jsonl.gz", "out.PARQUETS"])
+def test_an_extension_that_is_not_written_is_named_with_those_that_are(tmp_path, name):
+    with pytest.raises(
+        PessError, match=rf"{name}: expected an output that ends in .jsonl or .parquet, found \.\w+\. "
+    ):
+        ShardedOutput(str(tmp_path / "new" / name))
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "written"),
+    [
+        ("out.csv", "jsonl", "jsonl"),
+        ("v1.2/", None, "jsonl"),
+        ("out.Parquet", None, "parquet"),
+        ("out", None, "jsonl"),
+    ],
+)
+def test_what_is_asked_for_or_has_no_extension_is_written(name, asked, written):
+    assert format_of(name, asked) == written
+
+
+def test_an_extension_that_contradicts_the_format_is_refused():
+    with pytest.raises(PessError, match=r"^out.parquet: expected an output that ends in .jsonl, found .parquet. Name"):
+        format_of("out.parquet", "jsonl")

@@ -120,6 +120,8 @@ class TestBackbone:
         assert model.config.strategy_token_ids == ids and model.config.learn_guidance
         assert model.config.vocab_size == rows >= len(tokenizer)
         assert same_weights(model.backbone, backbone)
+        model.save_pretrained(tmp_path / "saved")
+        assert str(tmp_path) not in (tmp_path / "saved" / "config.json").read_text()
 
     def test_growing_the_embedding_is_logged(self, kind, caplog):
         backbone = tiny_backbone(kind, vocab_size=20)

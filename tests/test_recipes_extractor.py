@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 import sys
 
 import datasets
@@ -14,6 +15,7 @@ from recipe_runs import RECIPES, flags, launch, recipe, save_model, train_flags,
 
 from pess_hf import AutoPessExtractor, PersonaMatcher, PessError, PessExtractor, similarity
 from pess_hf.arguments import parse_recipe_args
+from pess_hf.cli import run_recipe
 from pess_hf.data import group_of
 from pess_hf.extractor_args import ExtractorArguments, PersonaDataArguments, load_splits
 from pess_hf.lora_args import LoraArguments
@@ -96,6 +98,16 @@ class TestTrain:
         self.train(model, data, again, resume_from_checkpoint=folder / "checkpoint-2", **saving)
         for name, weight in AutoPessExtractor.from_pretrained(again).state_dict().items():
             assert torch.allclose(weight, final[name], atol=1e-6), name
+
+    def test_numbers_that_are_not_finite_end_the_recipe_with_one_line(self, tmp_path, model, data, capsys):
+        settings = {"learning_rate": 1e30, "lr_scheduler_type": "constant", "max_steps": 3, "pess_start": 1.0}
+        with pytest.raises(SystemExit) as left:
+            run_recipe(lambda: self.train(model, data, tmp_path / "run", **settings))
+        assert left.value.code == 1
+        [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        found = re.match(r"error: step 2: expected finite numbers, found nan or infinity in nll of ([^;.]+)[;.]", line)
+        assert found and set(found[1].split(", ")) < {row["dialogue_id"] for row in lines(tmp_path / "rows.jsonl")}
+        assert not list((tmp_path / "run").rglob("*.safetensors"))
 
     def test_rows_of_like_length_share_a_batch_if_asked_for(self, tmp_path, model, data):
         rows = load_splits(PersonaDataArguments(train_data=[data])).train
@@ -222,6 +234,49 @@ class TestExtract:
         assert "by 2 processes" in done.stdout and done.stdout.count("7 rows: ") == 1
         assert (tmp_path / "out.jsonl").read_bytes() == expected
         assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+    def test_a_second_run_into_the_same_output_is_refused_and_harms_nothing(
+        self, tmp_path, model, source, monkeypatch
+    ):
+        module, arguments = recipe("extract"), self.settings(tmp_path, model, source)
+        module.main(arguments)
+        expected = (tmp_path / "out.jsonl").read_bytes()
+        refused, extract = [], module.Extractor.extract
+
+        def meanwhile(self, rows):
+            with pytest.raises(PessError, match="expected no other run that writes it, found one at work") as error:
+                module.main([*arguments, "--overwrite", "true", "--max_new_tokens", "2"])
+            refused.append(str(error.value))
+            return extract(self, rows)
+
+        monkeypatch.setattr(module.Extractor, "extract", meanwhile)
+        module.main([*arguments, "--overwrite", "true"])
+        assert len(refused) == 3 and all("\n" not in line for line in refused)
+        assert (tmp_path / "out.jsonl").read_bytes() == expected
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+    def test_a_lock_of_a_killed_process_locks_nobody_out(self, tmp_path, model, source):
+        lock = tmp_path / ".out.jsonl.lock"
+        hold = f"import filelock, time; lock = filelock.FileLock({str(lock)!r}); lock.acquire(); "
+        wait = "print('held', flush=True); time.sleep(60)"
+        with subprocess.Popen([sys.executable, "-c", hold + wait], stdout=subprocess.PIPE) as other:
+            assert other.stdout.readline() == b"held\n"
+            with pytest.raises(PessError, match="found one at work"):
+                recipe("extract").main(self.settings(tmp_path, model, source))
+            other.kill()
+        assert lock.exists()
+        recipe("extract").main(self.settings(tmp_path, model, source))
+        assert len(lines(tmp_path / "out.jsonl")) == 7
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+    def test_an_extension_that_is_not_written_is_one_line_before_anything_slow(self, tmp_path, capsys):
+        arguments = flags(model="no/model", input="nowhere.jsonl", output=tmp_path / "new" / "out.csv")
+        with pytest.raises(SystemExit) as left:
+            run_recipe(lambda: recipe("extract").main(arguments))
+        assert left.value.code == 1
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ") and "ends in .jsonl or .parquet, found .csv" in line
+        assert not (tmp_path / "new").exists()
 
     def test_an_output_that_is_there_is_refused_unless_told(self, tmp_path, model, source):
         (tmp_path / "out.jsonl").write_text("mine\n")

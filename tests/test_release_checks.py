@@ -11,6 +11,7 @@ from tiny_published import same_weights, tiny_extractor
 from tiny_runs import DIALOGUE_TEXT, TOKEN, make_adapter_run, make_generator_run, run_with
 from tiny_tokenizers import byte_level_tokenizer, unigram_tokenizer
 
+from pess_hf.hub_files import public_files
 from pess_hf.modeling_extractor import PessExtractor
 
 SENTENCE = 'My sister’s name is "Anna" and I live in Zürich.'
@@ -63,6 +64,11 @@ def rewrite(name, **values):
         (rewrite("metrics", note=DIALOGUE_TEXT), ["expected a number for 'note'"]),
         (rewrite("config", note=DIALOGUE_TEXT), ["config.json: expected no dialogue text"]),
         (rewrite("tokenizer_config", note=TOKEN), ["tokenizer_config.json: expected no token"]),
+        (
+            rewrite("config", encoder={"files": ["/srv/somebody/vocab.txt"]}),
+            ["config.json: expected no folder of this machine", "found one at 'encoder.files.0'"],
+        ),
+        (rewrite("tokenizer_config", vocab_file="C:\\Users\\me\\vocab.txt"), ["found one at 'vocab_file'"]),
         (hide_in_weights, ["model.safetensors: expected no dialogue text"]),
         (rewrite("run", arguments={}), ["expected train_data in run.json"]),
         (rewrite("run", **run_with(train_data=["my.jsonl"])), ["--train_data_license"]),
@@ -72,6 +78,12 @@ def test_a_run_that_is_not_fit_is_refused_before_anything_is_sent(hub, release, 
     change(run)
     assert refused(release(), *words)
     assert not hub.log
+
+
+def test_where_the_parts_of_a_model_were_loaded_from_is_left_out(run):
+    rewrite("config", encoder={"_name_or_path": "/srv/me/bert"}, decoder={"_name_or_path": "my/bert"})(run)
+    published = json.loads(public_files(run)["config.json"])
+    assert published["encoder"] == {} and published["decoder"] == {"_name_or_path": "my/bert"}
 
 
 # Broken files

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from recipe_runs import RECIPES, ROOT, recipe, save_model, train_flags, write_rows
-from runs_to_compare import evaluated, generator_measured, rollouts_by_row, trained
+from runs_to_compare import evaluated, generator_measured, grouped_by_length, rollouts_by_row, trained
 from safetensors.torch import load_file
 
 from pess_hf.extractor_args import PersonaDataArguments, load_splits
@@ -83,6 +83,28 @@ def test_metrics_are_those_of_one_process_with_an_uneven_last_batch(found, tmp_p
     assert found["evaluated"][case] == {name: pytest.approx(value, rel=1e-5) for name, value in expected.items()}
     assert expected["predictions"] == int(case.split("-")[0])
     assert {"test_nll", "test_completeness", "test_loss", "test_persona_f1"} <= set(expected)
+
+
+def test_rows_grouped_by_length_are_trained_on_once_an_epoch_as_by_one_process(found, folder, tmp_path):
+    first, second = found["grouped"]
+    for epoch in (slice(0, 8), slice(8, 16)):
+        assert sorted(first[epoch] + second[epoch]) == sorted(f"row-{n}" for n in range(16))
+    assert first[:8] != first[8:]
+    expected = grouped_by_length(tmp_path, 1)
+    steps = [set(expected.seen[start : start + 8]) for start in (0, 8, 16, 24)]
+    assert steps == [set(first[n : n + 4] + second[n : n + 4]) for n in (0, 4, 8, 12)]
+    weights = load_file(folder / "grouped.safetensors")
+    for name, weight in expected.model.state_dict().items():
+        assert torch.allclose(weight, weights[name], rtol=0, atol=1e-5), name
+
+
+def test_rows_grouped_by_length_come_in_the_same_order_after_a_resumption(tmp_path):
+    saving = {"save_strategy": "steps", "save_steps": 1}
+    whole = grouped_by_length(tmp_path, 1, dropout=0.1, **saving)
+    again = grouped_by_length(tmp_path, 1, dropout=0.1, resume=str(tmp_path / "checkpoint-3"), **saving)
+    assert again.seen == whole.seen[24:]
+    for name, weight in again.model.state_dict().items():
+        assert torch.allclose(weight, whole.model.state_dict()[name], rtol=0, atol=1e-6), name
 
 
 def test_the_generator_is_measured_as_by_one_process(found, tmp_path):

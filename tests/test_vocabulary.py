@@ -1,11 +1,12 @@
 """A trimmed vocabulary: kept tokens score as before, everything else is still spelt."""
 
 import copy
+import json
 
 import pytest
 import torch
 from tiny_tokenizers import byte_level_tokenizer
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertConfig, BertModel
 
 from pess_hf import PessEncoderDecoderExtractor, PessError, vocabulary
 from pess_hf.modeling_extractor import AutoPessExtractor
@@ -45,6 +46,25 @@ def test_kept_tokens_score_exactly_as_before(full, trimmed):
     assert tokens_after == tokens_before
     assert torch.equal(after, before)
     assert len(trimmed[1]) == trimmed[0].config.decoder.vocab_size == SIZE
+
+
+def test_the_saved_config_names_the_checkpoint_and_no_folder(full, tmp_path):
+    full[0].save_pretrained(tmp_path)
+    text = (tmp_path / "config.json").read_text()
+    parts = json.loads(text)
+    assert [parts[part]["_name_or_path"] for part in ("encoder", "decoder")] == [DEFAULT_ENCODER] * 2
+    assert resolve_encoder(DEFAULT_ENCODER) not in text
+
+
+def test_a_warm_start_from_a_folder_does_not_save_the_folders_name(tmp_path):
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    tokenizer = byte_level_tokenizer()
+    tokenizer.add_special_tokens({"cls_token": tokenizer.bos_token, "sep_token": tokenizer.eos_token})
+    BertModel(BertConfig(vocab_size=len(tokenizer), **size)).save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    model = PessEncoderDecoderExtractor.from_backbone(str(tmp_path / "bert"), decoder_layers=1)
+    model.save_pretrained(tmp_path / "saved")
+    assert str(tmp_path) not in (tmp_path / "saved" / "config.json").read_text()
 
 
 def test_a_word_that_went_is_spelt_and_no_text_becomes_unknown(full, trimmed):

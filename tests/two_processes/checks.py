@@ -17,6 +17,7 @@ from accelerate.utils import gather_object  # noqa: E402
 from runs_to_compare import (  # noqa: E402
     evaluated,
     generator_measured,
+    grouped_by_length,
     poisoned_message,
     rollouts_by_row,
     trained,
@@ -71,6 +72,11 @@ def main():
     found["poisoned"] = {
         kind: same_on_all(poisoned_message(folder / "out", kind, world)) for kind in ("row", "gradient")
     }
+    grouped = grouped_by_length(folder / "out", world)
+    weights = weights_of(grouped)
+    if PartialState().is_main_process:
+        save_file({n: w.contiguous() for n, w in weights.items()}, folder / "grouped.safetensors")
+    found["grouped"] = gather_object([grouped.seen])
     found["sharded"] = gather_object([sharded_is_like_whole()])
     if PartialState().is_main_process:
         (folder / "found.json").write_text(json.dumps(found))
