@@ -177,8 +177,14 @@ class TestMeasuring:
         other = Path(shutil.copytree(plain, tmp_path / "plain"))  # as if trained anew
         text = (other / "predictions.jsonl").read_text()
         (other / "predictions.jsonl").write_text(text.replace('"I see."', '"I hear."', 1))
-        assert scores(run((data, other, seeds), folder))["plain"]["perplexity"]["value"] == pytest.approx(np.e)
-        assert len(asked) == 1
+        results = run((data, other, seeds), folder)
+        found = scores(results)
+        assert found["plain"]["perplexity"]["value"] == pytest.approx(np.e) and len(asked) == 1
+        # Ten tokens as if by another tokenizer, one a reply: they stand under every run's likelihood.
+        losses = json.loads((folder / "likelihood" / "pess-1.json").read_text())["losses"]
+        assert found["pess"]["perplexity"]["by_seed"][1] == pytest.approx(np.exp(min(sum(losses) / 10, 700)))
+        assert measured[1]["same_tokens"] and not results["same_tokens"]
+        assert "Tokenizers differ: perplexity is per token of `plain`." in (folder / "responses.md").read_text()
 
     def test_personas_are_named_by_who_saw_them(self, made):
         _, plain, seeds = made
@@ -235,7 +241,7 @@ class TestBadInput:
 
     def test_other_conversations(self, made, tmp_path):
         data = tmp_path / "other.jsonl"
-        rows = [json.loads(line) for line in Path(made[0]).open()]
+        rows = [json.loads(line) for line in Path(made[0]).read_text().splitlines()]
         data.write_text("".join(json.dumps(row) + "\n" for row in rows[1:]))
         self.refuse(
             made, tmp_path, r"test_data: expected the test turns of .*, found no turn 1 of 'talk-0'", test_data=data

@@ -92,8 +92,9 @@ def main(args: list[str] | None = None) -> None:
     rows = load_support_rows(data_args.test_data, data_args.test_split)
     runs = read_runs(folders)
     matcher = PersonaMatcher(load_encoder(data_args.similarity_model))
-    measured = measure_all(experiment.folder, runs, rows, matcher, training_args.per_device_eval_batch_size)
-    write_report(experiment, runs, score_types(experiment.own, runs, measured, rows))
+    batch_size = training_args.per_device_eval_batch_size
+    measured, is_same = measure_all(experiment.folder, runs, rows, matcher, batch_size)
+    write_report(experiment, runs, is_same, score_types(experiment.own, runs, measured, rows))
 
 
 def with_stand_ins(words: Sequence[str]) -> list[str]:
@@ -139,23 +140,34 @@ def measure_all(
     rows: datasets.Dataset,
     matcher: PersonaMatcher,
     batch_size: int,
-) -> dict[str, list[MeasuredRun]]:
-    """Every run, reply by reply."""
+) -> tuple[dict[str, list[MeasuredRun]], bool]:
+    """Every run, reply by reply, and whether all have the same target tokens.
+
+    Where tokenizers differ, so do the numbers of tokens; then the first run's stand under every likelihood, without which
+    perplexities would not compare.
+    """
     from pess_hf.reply_runs import answered_examples, reply_likelihood
     from pess_hf.reply_scores import measure_run, persona_sources
 
     every = build_support_examples(rows)
     examples = {name: [answered_examples(run, every) for run in of_name] for name, of_name in runs.items()}
-    likelihoods = prepare_output_dir(folder / "likelihood")
-    personas = persona_sources(runs)
-    measured: dict[str, list[MeasuredRun]] = {}
+    file = prepare_output_dir(folder / "likelihood")
+    likelihoods = {}
     for name, of_name in runs.items():
         for number, run in enumerate(of_name):
             print(f"measuring {name}, {run.path}, {len(run.places)} replies", flush=True)
-            file = likelihoods / f"{name}-{number}.json"
-            likelihood = reply_likelihood(run, examples[name][number], file, batch_size)
-            measured.setdefault(name, []).append(measure_run(run, likelihood, personas, matcher))
-    return measured
+            of_run = examples[name][number]
+            likelihoods[run.path] = reply_likelihood(run, of_run, file / f"{name}-{number}.json", batch_size)
+    tokens = next(iter(likelihoods.values()))[1]
+    is_same = all((counts == tokens).all() for _, counts in likelihoods.values())
+    if not is_same:
+        print("the runs' tokenizers differ: perplexity is taken per token of the first run")
+    personas = persona_sources(runs)
+    measured = {
+        name: [measure_run(run, (likelihoods[run.path][0], tokens), personas, matcher) for run in of_name]
+        for name, of_name in runs.items()
+    }
+    return measured, is_same
 
 
 def score_types(
@@ -186,16 +198,19 @@ def score_types(
     return entries
 
 
-def write_report(experiment: Experiment, runs: dict[str, list[ReplyRun]], entries: list[dict[str, Any]]) -> None:
+def write_report(
+    experiment: Experiment, runs: dict[str, list[ReplyRun]], is_same: bool, entries: list[dict[str, Any]]
+) -> None:
     """Write tables, figures and plot."""
     folder, own = experiment.folder, experiment.own
     about = {
         "runs": {name: [str(run.path) for run in of_name] for name, of_name in runs.items()},
         "min_dialogues": own.min_dialogues,
         "similarity_model": experiment.training[2].similarity_model,
+        "same_tokens": is_same,
     }
     write_json(folder / "responses.json", {**about, "results": entries})
-    text = as_markdown(entries, own.min_dialogues)
+    text = as_markdown(entries, own.min_dialogues, is_same)
     with atomic_write(folder / "responses.md") as file:
         file.write(text)
     bars = [
@@ -208,13 +223,14 @@ def write_report(experiment: Experiment, runs: dict[str, list[ReplyRun]], entrie
     print(f"\n{text}\n{folder / 'responses.md'}, responses.json, responses.png")
 
 
-def as_markdown(entries: Sequence[dict[str, Any]], min_dialogues: int) -> str:
+def as_markdown(entries: Sequence[dict[str, Any]], min_dialogues: int, is_same: bool) -> str:
     """The scores, then each one with its interval and its difference from the first setting."""
     names = list(entries[0]["settings"][0]["scores"])
     first = entries[0]["settings"][0]["name"]
     head = (
         f"# Replies by problem type\n\n{entries[0]['conversations']} conversations, {entries[0]['replies']} replies. "
-        f"Types with fewer than {min_dialogues} conversations are counted, and not scored.\n\n"
+        f"Types with fewer than {min_dialogues} conversations are counted, and not scored."
+        f"{'' if is_same else f' Tokenizers differ: perplexity is per token of `{first}`.'}\n\n"
     )
     columns = ["problem type", "conversations", "replies", "setting", "seeds", *(_shown(name) for name in names)]
     middle = (
