@@ -143,8 +143,8 @@ def measure_all(
 ) -> tuple[dict[str, list[MeasuredRun]], bool]:
     """Every run, reply by reply, and whether all have the same target tokens.
 
-    Where tokenizers differ, so do the numbers of tokens; then the first run's stand under every likelihood, without which
-    perplexities would not compare.
+    Where tokenizers differ, so do the numbers of tokens, and perplexities would not compare: then the first run's
+    stand under every likelihood.
     """
     from pess_hf.reply_runs import answered_examples, reply_likelihood
     from pess_hf.reply_scores import measure_run, persona_sources
