@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from pess_hf.similarity import PersonaMatcher
+from pess_hf.calibration import resolve_threshold
+from pess_hf.errors import PessError
+from pess_hf.similarity import DEFAULT_THRESHOLD, PersonaMatcher
 
 Personas = Sequence[Sequence[str]]
+#: From this probability on an NLI model says that two sentences exclude each other.
+NLI_THRESHOLD = 0.5
 
 
 def contradicting_sentences(
-    scorer: Any, generated: Personas, reference: Personas, threshold: float = 0.5
+    scorer: Any, generated: Personas, reference: Personas, threshold: float = NLI_THRESHOLD
 ) -> list[list[int]]:
     """Which generated sentences contradict the reference.
 
@@ -24,7 +28,8 @@ def contradicting_sentences(
         scorer: Anything with `contradiction_matrices`, such as an `NliScorer` or an `EncoderContrast`.
         generated: Sentences written, one list per dialogue.
         reference: Sentences of the reference persona, one list per dialogue.
-        threshold: At or above it two sentences exclude each other.
+        threshold: At or above it two sentences exclude each other; a probability for an `NliScorer`, anything in
+            (0, 1] for an `EncoderContrast`, which has thresholds of its own.
 
     Returns:
         For each dialogue the indices of the generated sentences that contradict at least one reference sentence.
@@ -43,22 +48,65 @@ def contradicting_sentences(
 class EncoderContrast:
     """Finds contradictions with two sentence encoders: alike for the first, not alike for the one tuned against them.
 
-    The score is the first encoder's cosine less the tuned one's: near 0 for neutral pairs (both low) and for
-    entailments (both high), high for contradictions (high, then low).
+    Each encoder has the threshold that it was calibrated for. A sentence that the tuned encoder finds anywhere in the
+    reference contradicts nothing. Pairs that are neutral and look alike to the first encoder are found as well.
 
     Args:
         before: The off-the-shelf encoder.
         tuned: The encoder that `recipes/train_similarity.py` made of it.
+        before_threshold: At or above this cosine of the first encoder two sentences are alike.
+        tuned_threshold: The same of the tuned one; see `resolve_threshold`.
 
     Example:
         >>> contrast = EncoderContrast(load_encoder(), load_encoder("runs/similarity"))  # doctest: +SKIP
-        >>> contradicting_sentences(contrast, [["I have no dogs."]], [["I have dogs."]], 0.3)  # doctest: +SKIP
+        >>> contradicting_sentences(contrast, [["I have no dogs."]], [["I have dogs."]])  # doctest: +SKIP
+        [[0]]
     """
 
-    def __init__(self, before: Any, tuned: Any) -> None:
-        self._matchers = [PersonaMatcher(encoder) for encoder in (before, tuned)]
+    def __init__(
+        self,
+        before: Any,
+        tuned: Any,
+        before_threshold: float = DEFAULT_THRESHOLD,
+        tuned_threshold: float = DEFAULT_THRESHOLD,
+    ) -> None:
+        self._before = PersonaMatcher(before, before_threshold)
+        self._tuned = PersonaMatcher(tuned, tuned_threshold)
 
     def contradiction_matrices(self, reference: Personas, generated: Personas) -> list[np.ndarray]:
-        """As `NliScorer.contradiction_matrices`, in [-2, 2]."""
-        before, tuned = (matcher.match(generated, reference) for matcher in self._matchers)
-        return [one.similarity - other.similarity for one, other in zip(before, tuned, strict=True)]  # (m, k)
+        """As `NliScorer.contradiction_matrices`: 1 where two sentences exclude each other, else 0."""
+        pairs = zip(self._before.match(generated, reference), self._tuned.match(generated, reference), strict=True)
+        return [self._excluded(before.similarity, tuned.similarity) for before, tuned in pairs]
+
+    def _excluded(self, before: np.ndarray, tuned: np.ndarray) -> np.ndarray:
+        is_found = (tuned >= self._tuned.threshold).any(axis=0)  # (k,)
+        return ((before >= self._before.threshold) & ~is_found).astype(np.float32)  # (m, k)
+
+
+def contradiction_scorer(name: str, threshold: float | None, matcher: PersonaMatcher) -> tuple[Any, float]:
+    """What finds contradictions, and the threshold that goes with it.
+
+    Args:
+        name: Hub id or folder of an NLI cross-encoder or of a sentence encoder tuned on labelled pairs.
+        threshold: Of an NLI model: the probability of contradiction, 0.5 by default. Of an encoder: the cosine below
+            which two sentences differ, by default what it was calibrated for.
+        matcher: The encoder that takes contradictions for agreement, with its threshold.
+
+    Returns:
+        Scorer and threshold, as `contradicting_sentences` takes them.
+
+    Raises:
+        PessError: The model cannot be loaded, or the threshold is out of its range.
+
+    Example:
+        >>> scorer, threshold = contradiction_scorer("runs/similarity", None, PersonaMatcher())  # doctest: +SKIP
+    """
+    scorer = PersonaMatcher(name).encoder
+    is_nli = hasattr(scorer, "contradiction_matrices")
+    low, what = (0, "a probability") if is_nli else (-1, "a cosine")
+    if threshold is not None and not low <= threshold <= 1:
+        raise PessError(f"scorer_threshold: expected {what} in [{low}, 1] for {name}, found {threshold}.")
+    if is_nli:
+        return scorer, NLI_THRESHOLD if threshold is None else threshold
+    tuned_threshold = resolve_threshold(name, threshold)
+    return EncoderContrast(matcher.encoder, scorer, matcher.threshold, tuned_threshold), NLI_THRESHOLD

@@ -76,12 +76,14 @@ class Run:
         seed: The seed.
         folder: Where the run writes.
         settings: Everything the training recipe is told but where to go on from.
+        has_first_phase: Whether the recipe has PESS terms, which switch on after a phase that runs may share.
     """
 
     variant: Variant
     seed: int
     folder: Path
     settings: dict[str, Any]
+    has_first_phase: bool = True
 
     @property
     def is_finished(self) -> bool:
@@ -90,7 +92,11 @@ class Run:
 
 
 def plan_runs(
-    variants: Sequence[Variant], seeds: Sequence[int], common: dict[str, Any], folder: str | Path
+    variants: Sequence[Variant],
+    seeds: Sequence[int],
+    common: dict[str, Any],
+    folder: str | Path,
+    has_first_phase: bool = True,
 ) -> list[Run]:
     """The runs of a grid, those of one variant together; `<folder>/<variant>/seed-<seed>`.
 
@@ -99,6 +105,8 @@ def plan_runs(
         seeds: Training seeds.
         common: Training settings of all.
         folder: The experiment's folder.
+        has_first_phase: Whether the runs train extractors; the generator's recipe has no PESS terms, and its runs keep
+            the checkpoints that they are told to.
 
     Raises:
         PessError: A name or a seed comes twice, or a setting is one that the machine decides.
@@ -110,13 +118,14 @@ def plan_runs(
     for what, values in (("variants", [variant.name for variant in variants]), ("seeds", list(seeds))):
         if not values or len(set(values)) < len(values):
             raise PessError(f"{what}: expected one or more, each once, found {', '.join(map(str, values)) or 'none'}.")
-    own = [name for name in DECIDED if name in common]
+    decided = DECIDED if has_first_phase else (*_PLACE, "seed", "push_to_hub")
+    own = [name for name in decided if name in common]
     if own:
         raise PessError(f"{own[0]}: expected no such setting, the experiment decides it. Leave it out.")
     # A run's own checkpoints would fill the disk; measuring before the terms would be skipped where a run goes on.
-    fixed = {"save_strategy": "no", "evaluate_before_pess": False}
+    fixed = {"save_strategy": "no", "evaluate_before_pess": False} if has_first_phase else {}
     return [
-        Run(variant, seed, run_folder, {**common, **fixed, **variant.settings, "seed": seed})
+        Run(variant, seed, run_folder, {**common, **fixed, **variant.settings, "seed": seed}, has_first_phase)
         for variant in variants
         for seed in seeds
         for run_folder in [Path(folder) / variant.name / f"seed-{seed}"]
@@ -207,7 +216,9 @@ def _check_folder(run: Run) -> None:
 def _train(run: Run, first: Run, launch: Launch, progress: _Progress) -> None:
     prepare_output_dir(run.folder)
     checkpoint = _checkpoint(run, first)
-    where: dict[str, Any] = {"output_dir": str(run.folder), "save_before_pess": run is first}
+    where: dict[str, Any] = {"output_dir": str(run.folder)}
+    if run.has_first_phase:
+        where["save_before_pess"] = run is first
     if checkpoint is not None:
         where["resume_from_checkpoint"] = str(checkpoint)
     path = run.folder / SETTINGS

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from pess_hf.data.collator import ID_COLUMN
@@ -81,8 +83,9 @@ def measure_generator(
     with generation_ready(model, accelerator) as ready:
         check_new_tokens(ready.model, generation["max_new_tokens"])
         work = _Work(ready, collator, batch_size, disable_tqdm, accelerator)
-        loss = _mean_loss(work, examples)
+        losses, tokens = _row_losses(work, examples)
         replies = _write_replies(work, asked, generation)
+    loss = float(losses.sum() / max(tokens.sum(), 1))
     # A model that knows nothing can be worse than a float can say.
     scores = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
     wanted = [normalise_strategy(name) for name in asked["strategy"]]
@@ -141,16 +144,50 @@ class _Work:
         return iter(tqdm(mine, desc=name, disable=self.quiet))
 
 
-def _mean_loss(work: _Work, examples: datasets.Dataset) -> float:
-    total, count = 0.0, 0
+def row_losses(
+    model: Any,
+    collator: SupportCollator,
+    examples: datasets.Dataset,
+    *,
+    batch_size: int = 16,
+    disable_tqdm: bool = False,
+    accelerator: Accelerator | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """How likely a generator finds each reply that people gave.
+
+    Args:
+        model: The generator, wrapped or not.
+        collator: As in `measure_generator`.
+        examples: N examples, what `build_support_examples` makes.
+        batch_size: Examples at a time.
+        disable_tqdm: No progress bar.
+        accelerator: As in `measure_generator`.
+
+    Returns:
+        Summed negative log-likelihood of each example's target tokens (strategy, response and end token), (N,), and
+        how many they are, (N,).
+
+    Example:
+        >>> losses, tokens = row_losses(model, collator, examples)  # doctest: +SKIP
+        >>> perplexity = np.exp(losses.sum() / tokens.sum())  # doctest: +SKIP
+    """
+    with generation_ready(model, accelerator) as ready:
+        return _row_losses(_Work(ready, collator, batch_size, disable_tqdm, accelerator), examples)
+
+
+def _row_losses(work: _Work, examples: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    found: dict[int, tuple[float, int]] = {}
     for rows, counts in work.shares(examples, "likelihood"):
         batch = _to_device(work.collator([examples[row] for row in rows]), work.ready.model.device)
-        loss = work.ready.model(**batch, num_items_in_batch=1).loss.item()
+        labels = batch["labels"]
+        logits = work.ready.model(**batch, num_items_in_batch=1).logits.flatten(0, 1).float()  # (B, T, V) -> (B T, V)
+        losses = cross_entropy(logits, labels.flatten(), ignore_index=-100, reduction="none").view_as(labels)  # (B, T)
         if counts:
-            total += loss
-            count += int((batch["labels"] != -100).sum())
-    sums = from_all([(total, count)], work.accelerator)
-    return sum(total for total, _ in sums) / max(sum(count for _, count in sums), 1)
+            sums, tokens = losses.double().sum(dim=1).tolist(), labels.ne(-100).sum(dim=1).tolist()
+            found.update(zip(rows, zip(sums, tokens, strict=True), strict=True))
+    everywhere = dict(pair for part in from_all([found], work.accelerator) for pair in part.items())
+    losses_and_counts = np.array([everywhere[row] for row in range(len(examples))]).reshape(-1, 2)  # (N, 2)
+    return losses_and_counts[:, 0], losses_and_counts[:, 1]
 
 
 def _write_replies(work: _Work, examples: datasets.Dataset, generation: dict[str, Any]) -> list[Reply]:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pess_hf.text_metrics import distinct, require_extra
 
 if TYPE_CHECKING:
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
 # nltk's own tokeniser needs a download; this one tells words and punctuation marks apart.
 _TOKEN = re.compile(r"\w+(?:'\w+)?|[^\w\s]")
+#: The longest n-grams that BLEU counts.
+_MAX_N = 4
 
 
 def words_of(text: str) -> list[str]:
@@ -43,8 +47,14 @@ def reply_scores(replies: Sequence[str], references: Sequence[str]) -> dict[str,
         >>> reply_scores(["That must be hard."], ["that must be hard."])["bleu_2"]
         1.0
     """
-    pairs = [(words_of(reply), words_of(reference)) for reply, reference in zip(replies, references, strict=True)]
-    return {**_bleu(pairs), "rouge_l": _rouge_l(pairs), **distinct([[reply] for reply in replies])}
+    pairs = _word_pairs(replies, references)
+    each = rouge_l_each(replies, references)
+    rouge_l = sum(each) / len(each) if each else 0.0
+    return {**_bleu(pairs), "rouge_l": rouge_l, **distinct([[reply] for reply in replies])}
+
+
+def _word_pairs(replies: Sequence[str], references: Sequence[str]) -> list[tuple[list[str], list[str]]]:
+    return [(words_of(reply), words_of(reference)) for reply, reference in zip(replies, references, strict=True)]
 
 
 def _bleu(pairs: list[tuple[list[str], list[str]]]) -> dict[str, float]:
@@ -58,11 +68,69 @@ def _bleu(pairs: list[tuple[list[str], list[str]]]) -> dict[str, float]:
     }
 
 
-def _rouge_l(pairs: list[tuple[list[str], list[str]]]) -> float:
+def bleu_counts(replies: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """What corpus BLEU adds up over replies, so that it can be taken of any of them (`bleu_of`).
+
+    Args:
+        replies: N replies of the model.
+        references: N replies that people gave.
+
+    Returns:
+        (10, N): matching n-grams and n-grams, n = 1 to 4 each, then the words of reply and of reference.
+
+    Raises:
+        PessError: The extra `metrics` is not installed.
+
+    Example:
+        >>> bleu_counts(["a b"], ["a c b"])[:, 0].tolist()
+        [2, 0, 0, 0, 2, 1, 1, 1, 2, 3]
+    """
+    bleu = require_extra("nltk.translate.bleu_score")
+    columns = []
+    for written, wanted in _word_pairs(replies, references):
+        shares = [bleu.modified_precision([wanted], written, n) for n in range(1, _MAX_N + 1)]
+        matches, totals = [share.numerator for share in shares], [share.denominator for share in shares]
+        columns.append([*matches, *totals, len(written), len(wanted)])
+    return np.array(columns, dtype=int).reshape(-1, 2 * _MAX_N + 2).T  # (N, 10) -> (10, N)
+
+
+def bleu_of(sums: np.ndarray, n: int) -> np.ndarray:
+    """Corpus BLEU-n of sums of `bleu_counts`, as in `reply_scores`: nltk's, smoothing method 3.
+
+    Args:
+        sums: (10, ...).
+        n: 1 to 4.
+
+    Returns:
+        (...), each in [0, 1].
+
+    Example:
+        >>> bleu_of(bleu_counts(["a b", "d"], ["a b", "d"]).sum(axis=1), 1).item()
+        1.0
+    """
+    matches, totals = sums[:n].astype(float), sums[_MAX_N : _MAX_N + n]  # (n, ...)
+    is_zero = matches == 0
+    halvings = is_zero.cumsum(
+        axis=0
+    )  # method 3: the first n without a match counts as half a match, the next a fourth
+    shares = np.where(is_zero, 0.5**halvings, matches) / np.maximum(totals, 1)
+    written, wanted = sums[-2:].astype(float)  # (...)
+    ratio = np.divide(wanted, written, out=np.zeros_like(written), where=written > 0)
+    brevity = np.where(written > wanted, 1.0, np.exp(1 - ratio))
+    return np.where(is_zero[0], 0.0, brevity * np.exp(np.log(shares).mean(axis=0)))
+
+
+def rouge_l_each(replies: Sequence[str], references: Sequence[str]) -> list[float]:
+    """ROUGE-L F-measure of every reply, as `reply_scores` averages it.
+
+    Example:
+        >>> rouge_l_each(["That must be hard.", "Oh"], ["that must be hard.", "Yes"])
+        [1.0, 0.0]
+    """
     # The scorer splits at blanks only if it is told to; our tokens are joined by them.
     scorer = require_extra("rouge_score.rouge_scorer").RougeScorer(["rougeL"], tokenizer=_SplitAtBlanks())
-    scores = [scorer.score(" ".join(wanted), " ".join(written))["rougeL"].fmeasure for written, wanted in pairs]
-    return sum(scores) / len(scores) if scores else 0.0
+    pairs = _word_pairs(replies, references)
+    return [float(scorer.score(" ".join(wanted), " ".join(written))["rougeL"].fmeasure) for written, wanted in pairs]
 
 
 class _SplitAtBlanks:

@@ -5,7 +5,7 @@ Letters: S seeds of one setting, N dialogues.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -231,6 +231,49 @@ def _share_statistic(hits: np.ndarray, counts: np.ndarray) -> Any:
         return np.divide(some, total, out=np.zeros_like(total), where=total > 0)
 
     return statistic
+
+
+@dataclass(frozen=True)
+class Sums:
+    """A score of some dialogues that is made of sums over them, such as perplexity or corpus BLEU.
+
+    Args:
+        parts: (F, N), F figures of each dialogue.
+        score: The score of their sums, (F, ...) -> (...).
+
+    Example:
+        >>> mean = Sums(np.array([[1.0, 3.0], [1.0, 1.0]]), lambda sums: sums[0] / sums[1])
+        >>> mean.value, mean.interval(resamples=50)
+        (2.0, [1.0, 3.0])
+    """
+
+    parts: np.ndarray
+    score: Callable[[np.ndarray], np.ndarray]
+
+    @property
+    def value(self) -> float:
+        """The score of all dialogues."""
+        return float(self.score(self.parts.sum(axis=1)))
+
+    def of_rows(self, rows: np.ndarray, axis: int = -1) -> np.ndarray:
+        """The score of some dialogues, as scipy resamples them: (..., N) -> (...); `axis` counts from the end."""
+        return self.score(self.parts[:, rows].sum(axis=axis))
+
+    def interval(self, resamples: int = 2000, seed: int = 0) -> list[float]:
+        """Percentile bootstrap interval (95 %) over dialogues."""
+        return _bootstrap(self.of_rows, self.parts.shape[1], resamples, seed)
+
+
+def compare_sums(first: Sums, second: Sums, resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
+    """Second minus first over the same dialogues, tested as in `paired_comparison`.
+
+    Example:
+        >>> one, two = (Sums(np.full((1, 40), each), lambda sums: sums[0] / 40) for each in (1.0, 2.0))
+        >>> compare_sums(one, two, resamples=100)["difference"]
+        1.0
+    """
+    both = Sums(np.concatenate([first.parts, second.parts], axis=1), first.score)
+    return _compare(both.of_rows, first.parts.shape[1], resamples, seed)
 
 
 def seed_interval(values: Sequence[float]) -> list[float] | None:

@@ -26,9 +26,23 @@ VECTORS = {
 TRAINED = {**VECTORS, "I have no dogs.": [-1, 0, 0]}
 
 
+class FakeNli:
+    """Entails nothing; "no dogs" excludes "two dogs" with 0.9, everything else is neutral."""
+
+    def similarity_matrices(self, reference, generated):
+        return [np.zeros((len(r), len(g))) for r, g in zip(reference, generated, strict=True)]
+
+    def contradiction_matrices(self, reference, generated):
+        excluded = {"i have no dogs.": "I have two dogs."}
+        return [
+            np.array([[0.9 * (excluded.get(" ".join(g.lower().split())) == r) for g in written] for r in wanted])
+            for wanted, written in zip(reference, generated, strict=True)
+        ]
+
+
 @pytest.fixture(autouse=True)
 def _known_vectors(monkeypatch):
-    encoders = {"trained": FakeEncoder(TRAINED)}
+    encoders = {"trained": FakeEncoder(TRAINED), "nli": FakeNli()}
     monkeypatch.setattr(similarity, "load_scorer", lambda name, **__: encoders.get(name, FakeEncoder(VECTORS)))
 
 
@@ -107,6 +121,19 @@ class TestImplicit:
         assert full["against_first"]["difference"] == -0.5
         assert self.run(files, scorer="other")["generated that contradict"][1][0]["share"] == 0
 
+    def test_an_nli_model_does_not_count_what_is_neutral(self, files):
+        """ "I own dogs." looks like "I have two dogs." and is not entailed by it: neutral, no contradiction."""
+        sentences, (plain, full) = self.run(files, scorer="nli")["generated that contradict"]
+        assert sentences == 24 and plain["share"] == 0.5 and full["share"] == 0
+        assert self.run(files, scorer="nli", scorer_threshold=0.95)["generated that contradict"][1][0]["share"] == 0
+
+    def test_a_repeated_sentence_counts_once(self, files):
+        rows = [json.loads(line) for line in (files[0] / "plain" / "predictions.jsonl").open()]
+        for row in rows:
+            row["generated"].append("I have  no DOGS.")
+        write_lines(files[0] / "plain" / "predictions.jsonl", rows)
+        assert self.run(files, scorer="nli")["generated that contradict"][1][0]["share"] == 0.5
+
     def test_other_rows_than_the_runs_are_refused(self, files):
         folder, _ = files
         other = write_lines(folder / "o.jsonl", [{"dialogue_id": "x", "utterances": ["Hi."], "persona": []}])
@@ -115,8 +142,8 @@ class TestImplicit:
         other = write_lines(folder / "o.jsonl", [{"dialogue_id": "row-0", "utterances": ["Hi."], "persona": []}])
         with pytest.raises(PessError, match="'row-0' has another persona than in"):
             self.run(files, data=other)
-        with pytest.raises(PessError, match=r"scorer_threshold: expected a number in \[-1, 1\]"):
-            self.run(files, scorer_threshold=2)
+        with pytest.raises(PessError, match=r"scorer_threshold: expected a cosine in \[-1, 1\] for trained, found 2"):
+            self.run(files, scorer="trained", scorer_threshold=2)
 
 
 class TestMeasureDomain:

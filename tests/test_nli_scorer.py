@@ -7,8 +7,9 @@ import pytest
 from fake_encoder import FakeEncoder
 from tiny_encoder import cross_encoder, tiny_cross_encoder
 
-from pess_hf import PersonaMatcher, PessError
-from pess_hf.contradiction import EncoderContrast, contradicting_sentences
+from pess_hf import PersonaMatcher, PessError, similarity
+from pess_hf.calibration import Calibration, write_calibration
+from pess_hf.contradiction import EncoderContrast, contradicting_sentences, contradiction_scorer
 from pess_hf.nli_scorer import NliScorer, label_columns
 from pess_hf.similarity import load_scorer
 
@@ -57,15 +58,47 @@ def test_it_matches_personas_by_folder_and_threshold(tmp_path):
     assert matcher.match([[]], [[]])[0].similarity.shape == (0, 0)
 
 
-def test_two_encoders_tell_contradictions_from_other_differences():
-    def at(angle):
-        return (math.cos(math.radians(angle)), math.sin(math.radians(angle)))
+def at(angle):
+    return (math.cos(math.radians(angle)), math.sin(math.radians(angle)))
 
-    sentences = ("I have dogs.", "I own dogs.", "I have no dogs.", "I ski.")
-    before = FakeEncoder(dict(zip(sentences, map(at, (0, 10, 20, 90)), strict=True)))
-    tuned = FakeEncoder(dict(zip(sentences, map(at, (0, 10, 90, 90)), strict=True)))
-    contrast = EncoderContrast(before, tuned)
-    found = contradicting_sentences(contrast, [list(sentences[1:]), []], [[sentences[0]], ["I ski."]], 0.5)
+
+SENTENCES = ("I have dogs.", "I own dogs.", "I have no dogs.", "I ski.")
+BEFORE = FakeEncoder(dict(zip(SENTENCES, map(at, (0, 10, 20, 90)), strict=True)))
+TUNED = FakeEncoder(dict(zip(SENTENCES, map(at, (0, 10, 90, 90)), strict=True)))
+
+
+def test_two_encoders_tell_contradictions_from_other_differences():
+    contrast = EncoderContrast(BEFORE, TUNED)
+    found = contradicting_sentences(contrast, [list(SENTENCES[1:]), []], [[SENTENCES[0]], ["I ski."]])
     assert found == [[1], []]
-    [matrix] = contrast.contradiction_matrices([["I have dogs."]], [["I have no dogs."]])
-    assert matrix[0, 0] == pytest.approx(math.cos(math.radians(20)), abs=1e-6)
+    [matrix] = contrast.contradiction_matrices([["I have dogs."]], [list(SENTENCES[1:])])
+    assert matrix.tolist() == [[0, 1, 0]]
+    # Each encoder has a threshold of its own: cos 20 degrees is 0.94, cos 90 degrees is 0.
+    for thresholds, expected in (((0.95, 0.6), []), ((0.93, 0.6), [0]), ((0.93, -0.01), [])):
+        contrast = EncoderContrast(BEFORE, TUNED, *thresholds)
+        assert contradicting_sentences(contrast, [["I have no dogs."]], [["I have dogs."]]) == [expected]
+
+
+def test_what_the_tuned_encoder_finds_elsewhere_in_the_reference_contradicts_nothing():
+    reference = [["I have dogs.", "I have no dogs."]]
+    assert contradicting_sentences(EncoderContrast(BEFORE, TUNED), [["I own dogs.", "I ski."]], reference) == [[]]
+    assert contradicting_sentences(EncoderContrast(BEFORE, TUNED), [["I own dogs."]], [reference[0][1:]]) == [[0]]
+
+
+def test_the_kind_of_scorer_decides_the_rule(tmp_path, monkeypatch):
+    matcher = PersonaMatcher(BEFORE, 0.93)
+    nli = tiny_cross_encoder(tmp_path / "nli")
+    scorer, threshold = contradiction_scorer(nli, None, matcher)
+    assert isinstance(scorer, NliScorer) and threshold == 0.5
+    assert contradiction_scorer(nli, 0.9, matcher)[1] == 0.9
+    with pytest.raises(PessError, match=r"scorer_threshold: expected a probability in \[0, 1\] for .*nli, found -0.5"):
+        contradiction_scorer(nli, -0.5, matcher)
+
+    monkeypatch.setattr(similarity, "load_scorer", lambda name: TUNED)
+    write_calibration(tmp_path, Calibration(-0.01, 0.9, 0.8, 100, "highest F1"))
+    said = [["I have no dogs."]], [["I have dogs."]]
+    for given, expected in ((None, [[]]), (0.6, [[0]])):  # by its calibration nothing is below the threshold
+        scorer, threshold = contradiction_scorer(str(tmp_path), given, matcher)
+        assert contradicting_sentences(scorer, *said, threshold) == expected
+    with pytest.raises(PessError, match=r"expected a cosine in \[-1, 1\]"):
+        contradiction_scorer(str(tmp_path), 2, matcher)

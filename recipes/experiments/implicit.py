@@ -14,6 +14,7 @@ import numpy as np
 
 from pess_hf.arguments import parse_recipe_args
 from pess_hf.cli import atomic_write, check_counts, prepare_output_dir, run_recipe, write_json
+from pess_hf.contradiction import contradicting_sentences, contradiction_scorer
 from pess_hf.data import load_persona_dataset
 from pess_hf.errors import PessError
 from pess_hf.evidence import evidence_overlap, evidence_similarity
@@ -47,17 +48,21 @@ class ImplicitArguments:
     )
     scorer: str | None = field(
         default=None,
-        metadata={"help": "Sentence encoder trained to tell contradictions (train_similarity.py); id or folder."},
+        metadata={"help": "What finds contradictions: an encoder of train_similarity.py or an NLI cross-encoder."},
     )
-    scorer_threshold: float = field(
-        default=DEFAULT_THRESHOLD, metadata={"help": "Below this cosine of the scorer a like sentence contradicts."}
+    scorer_threshold: float | None = field(
+        default=None,
+        metadata={
+            "help": "Encoder: below this cosine a like sentence contradicts, by default what it was calibrated for; "
+            "cross-encoder: from this probability of contradiction on, by default 0.5."
+        },
     )
     resamples: int = field(default=2000, metadata={"help": "Of each bootstrap and permutation test."})
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         check_counts(self, "resamples")
-        for name in ("threshold", "stated_similarity", "scorer_threshold"):
+        for name in ("threshold", "stated_similarity"):
             if not -1 <= getattr(self, name) <= 1:
                 raise PessError(f"{name}: expected a number in [-1, 1], found {getattr(self, name)}.")
         if not 0 <= self.stated_overlap <= 1:
@@ -72,13 +77,14 @@ def main(args: list[str] | None = None) -> None:
     first = settings[0].predictions[0]
     utterances = find_utterances(parsed, first)
     matcher = PersonaMatcher(parsed.encoder, parsed.threshold)
+    scorer = None if parsed.scorer is None else contradiction_scorer(parsed.scorer, parsed.scorer_threshold, matcher)
     print(f"looking for {sum(map(len, first.reference))} sentences in {len(first.ids)} dialogues", flush=True)
     similarity = evidence_similarity(first.reference, utterances, matcher)
     kinds = sentence_kinds(parsed, similarity, evidence_overlap(first.reference, utterances))
     matches = {setting.name: setting.matches(matcher) for setting in settings}
     tables = [recall_table(parsed, name, kind, matches) for name, kind in kinds.items()]
-    if parsed.scorer is not None:
-        tables.append(contradiction_table(parsed, settings, matches))
+    if scorer is not None:
+        tables.append(contradiction_table(parsed, settings, matches, *scorer))
     write_json(folder / "implicit.json", {"settings": vars(parsed), "tables": tables})
     text = as_markdown(tables)
     with atomic_write(folder / "implicit.md") as file:
@@ -140,43 +146,26 @@ def recall_table(
 
 
 def contradiction_table(
-    args: ImplicitArguments, settings: Sequence[Measured], matches: dict[str, list[list[PersonaMatch]]]
+    args: ImplicitArguments,
+    settings: Sequence[Measured],
+    matches: dict[str, list[list[PersonaMatch]]],
+    scorer: Any,
+    threshold: float,
 ) -> dict[str, Any]:
-    """Generated sentences that look like their nearest reference sentence and that the scorer tells from it."""
-    scorer = PersonaMatcher(args.scorer or DEFAULT_ENCODER, args.scorer_threshold)
+    """Share of the generated sentences, repeated ones once, that contradict the reference by the scorer."""
     shares = {}
     sentences = 0
     for setting in settings:
         hits, counts = np.zeros(len(setting.predictions[0].ids)), np.zeros(len(setting.predictions[0].ids))
-        for of_seed, trained in zip(matches[setting.name], setting.matches(scorer), strict=True):
-            for row, (match, judged) in enumerate(zip(of_seed, trained, strict=True)):
-                counts[row] += len(match.consistent) + len(match.inconsistent)
-                hits[row] += len(contradictions(match, judged, args.scorer_threshold))
+        for of_seed, run in zip(matches[setting.name], setting.predictions, strict=True):
+            found = contradicting_sentences(scorer, run.generated, run.reference, threshold)
+            for row, (match, contradicting) in enumerate(zip(of_seed, found, strict=True)):
+                distinct = {*match.consistent, *match.inconsistent}
+                counts[row] += len(distinct)
+                hits[row] += len(distinct & {*contradicting})
         shares[setting.name] = Shares(hits, counts)
         sentences += int(counts.sum())
     return {"table": "generated that contradict", "sentences": sentences, "settings": _shares(args, shares)}
-
-
-def contradictions(match: PersonaMatch, judged: PersonaMatch, threshold: float) -> list[int]:
-    """Generated sentences of one dialogue that contradict the reference.
-
-    Such a sentence is consistent by the matching encoder, and the scorer puts it below its threshold both with the
-    reference sentence nearest to it and with every other one.
-
-    Args:
-        match: By the encoder that matches.
-        judged: The same sentences by the scorer.
-        threshold: The scorer's.
-
-    Returns:
-        Indices into the generated sentences.
-
-    Example:
-        >>> match = PersonaMatch(np.array([[0.9, 0.8]]), [0, 1], [], [])
-        >>> contradictions(match, PersonaMatch(np.array([[0.9, 0.1]]), [0], [1], []), 0.6)
-        [1]
-    """
-    return [j for j in match.consistent if judged.similarity[:, j].max() < threshold]
 
 
 def _shares(args: ImplicitArguments, shares: dict[str, Shares]) -> list[dict[str, Any]]:
