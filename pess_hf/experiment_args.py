@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from pess_hf.arguments import given_settings, parse_recipe_args
+from pess_hf.arguments import Kind, given_settings, parse_recipe_args
 from pess_hf.cli import check_counts, prepare_output_dir
 from pess_hf.errors import PessError
 from pess_hf.experiment import DECIDED
@@ -117,7 +117,7 @@ def read_experiment(
         >>> read_experiment(ExperimentArguments, [*words, "--output_dir", "runs/x"]).settings["held_out_seed"]
         42
     """
-    types = [own_type, ExtractorArguments, PersonaDataArguments, PESS_TRAINING]
+    types: list[Kind] = [own_type, ExtractorArguments, PersonaDataArguments, PESS_TRAINING]
     own, _, data_args, training_args = parse_recipe_args(types, args, description)
     if needs_test_rows and not data_args.test_data and not data_args.held_out_fraction:
         raise PessError("test_data: expected it or held_out_fraction, found neither. There is nothing to measure on.")
@@ -158,7 +158,7 @@ def read_experiment_of(
         >>> read_experiment_of([TrainingArguments], GridArguments, words).settings
         {'max_steps': 5, 'save_strategy': 'no'}
     """
-    types = [own_type, *training_types]
+    types: list[Kind] = [own_type, *training_types]
     own, *training = parse_recipe_args(types, args, description)
     settings = _passed_on(own_type, given_settings(types, args), ("output_dir", "seed"))
     settings.setdefault("save_strategy", "no")

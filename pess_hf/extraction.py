@@ -146,7 +146,9 @@ def cut_dialogues(dialogues: Sequence[Sequence[str]], window: int) -> tuple[list
         >>> cut_dialogues([["a", "b", "c"], ["d"]], 2)
         ([0, 0, 1], [['a', 'b'], ['c'], ['d']])
     """
-    cuts = [cut_windows(dialogue, window or len(dialogue)) if dialogue else [[]] for dialogue in dialogues]
+    cuts: list[list[list[str]]] = [
+        cut_windows(dialogue, window or len(dialogue)) if dialogue else [[]] for dialogue in dialogues
+    ]
     owners = [row for row, windows in enumerate(cuts) for _ in windows]
     return owners, [window for windows in cuts for window in windows]
 

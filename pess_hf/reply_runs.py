@@ -213,7 +213,7 @@ def _likelihood(run: ReplyRun, examples: datasets.Dataset, batch_size: int) -> t
     from pess_hf.pipeline import collator_of
 
     folder = str(run.path)
-    model: Any = open_generator(folder).to(PartialState().device)  # type: ignore[arg-type]
+    model: Any = open_generator(folder).to(PartialState().device)
     lengths = {name: run.arguments[name] for name in _LENGTHS}
     collator = collator_of(model, open_tokenizer(folder), use_persona=run.sees_personas, with_ids=True, **lengths)
     return row_losses(model, collator, examples, batch_size=batch_size)

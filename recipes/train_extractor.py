@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pess_hf.arguments import parse_recipe_args
+from pess_hf.arguments import Kind, parse_recipe_args
 from pess_hf.cli import prepare_output_dir, run_recipe, write_json, write_jsonl
 from pess_hf.errors import PessError
 from pess_hf.extractor_args import (
@@ -34,7 +34,7 @@ READS_LENGTHS = ("group_by_length", "batch_rebalance")
 
 def main(args: list[str] | None = None) -> None:
     """Read the settings, train, measure, save."""
-    kinds = [ExtractorArguments, PersonaDataArguments, LoraArguments, PESS_TRAINING]
+    kinds: list[Kind] = [ExtractorArguments, PersonaDataArguments, LoraArguments, PESS_TRAINING]
     parsed = parse_recipe_args(kinds, args, __doc__)
     model_args, data_args, lora_args, training_args = parsed
     folder = prepare_output_dir(training_args.output_dir)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pess_hf.arguments import parse_recipe_args
+from pess_hf.arguments import Kind, parse_recipe_args
 from pess_hf.cli import prepare_output_dir, run_recipe, write_json, write_jsonl
 from pess_hf.errors import PessError
 from pess_hf.generator_args import (
@@ -31,7 +31,7 @@ TRAINING = LateArguments("transformers:Seq2SeqTrainingArguments", "transformers'
 
 def main(args: list[str] | None = None) -> None:
     """Read the settings, infer personas, train, measure, save."""
-    kinds = [GeneratorArguments, PersonaSourceArguments, SupportDataArguments, LoraArguments, TRAINING]
+    kinds: list[Kind] = [GeneratorArguments, PersonaSourceArguments, SupportDataArguments, LoraArguments, TRAINING]
     parsed = parse_recipe_args(kinds, args, __doc__)
     model_args, persona_args, data_args, lora_args, training_args = parsed
     refuse_label_smoothing(training_args)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pess_hf.arguments import parse_recipe_args
+from pess_hf.arguments import Kind, parse_recipe_args
 from pess_hf.calibration import calibrate, pair_aucs, write_calibration
 from pess_hf.cli import check_counts, prepare_output_dir, run_recipe, write_json
 from pess_hf.data.sentence_pairs import PairSplit, load_sentence_pairs, premise_folds, split_by_premise
@@ -56,7 +56,7 @@ class SimilarityDataArguments:
 
 def main(args: list[str] | None = None) -> None:
     """Read the settings, train, measure, save."""
-    kinds = [SimilarityDataArguments, SimilarityLossArguments, TRAINING]
+    kinds: list[Kind] = [SimilarityDataArguments, SimilarityLossArguments, TRAINING]
     parsed = parse_recipe_args(kinds, args, __doc__)
     data_args, loss_args, training_args = parsed
     folder = prepare_output_dir(training_args.output_dir)

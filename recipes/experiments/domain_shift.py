@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pess_hf.arguments import given_settings
+from pess_hf.arguments import Kind, given_settings
 from pess_hf.cli import atomic_write, check_counts, prepare_output_dir, run_recipe, write_json, write_jsonl
 from pess_hf.domains import Domain, extract_domain, measure_domain, persona_domain, support_domain
 from pess_hf.errors import PessError
@@ -74,7 +74,7 @@ def main(args: list[str] | None = None) -> None:
 
 def with_stand_ins(words: Sequence[str]) -> list[str]:
     """The command line with what the training recipe asks for and this one has otherwise, or does not need."""
-    types = [DomainShiftArguments, ExtractorArguments, PersonaDataArguments, PESS_TRAINING]
+    types: list[Kind] = [DomainShiftArguments, ExtractorArguments, PersonaDataArguments, PESS_TRAINING]
     given = given_settings(types, words, __doc__)
     words = [*words]
     if "train_data" not in given:  # each domain brings its own
