@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -268,8 +269,19 @@ def _last_line(run: Run) -> str:
 
 def _run_all(runs: Sequence[Run], train: Callable[[Run], None], jobs: int) -> None:
     """Train several runs at the same time; the first failure stops what has not begun."""
+    has_failed = threading.Event()
+
+    def unless_failed(run: Run) -> None:
+        if has_failed.is_set():
+            return
+        try:
+            train(run)
+        except BaseException:
+            has_failed.set()
+            raise
+
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        waiting = [pool.submit(train, run) for run in runs]
+        waiting = [pool.submit(unless_failed, run) for run in runs]
         try:
             for done in as_completed(waiting):
                 done.result()

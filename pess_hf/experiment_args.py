@@ -130,7 +130,7 @@ def read_experiment(
 
 
 def read_experiment_of(
-    training_types: Sequence[type],
+    training_types: Sequence[Kind],
     own_type: type[GridArguments],
     args: Sequence[str] | None = None,
     description: str | None = None,

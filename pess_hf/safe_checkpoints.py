@@ -23,6 +23,7 @@ class SafeCheckpointsMixin:
     state: Any
     accelerator: Any
     _get_output_dir: Any
+    control: Any
 
     def train(
         self,
@@ -52,6 +53,14 @@ class SafeCheckpointsMixin:
                 check_adapter_fits(self.model, resume_from_checkpoint)
         parent: Any = super()
         return parent.train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """As upstream, which would train one step more when it resumes from a checkpoint of the last step."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        parent: Any = super()
+        parent._run_epoch(*args, **kwargs)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"

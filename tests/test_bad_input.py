@@ -48,6 +48,9 @@ SETTINGS = {
     "no such checkpoint": ({"resume_from_checkpoint": "nowhere"}, "expected true or a checkpoint's folder"),
 }
 
+#: What each recipe writes.
+OUTPUTS = {"extract": "out.jsonl", "evaluate_extractor": "out.json"}
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
@@ -106,7 +109,7 @@ def test_a_bad_file_stops_the_training(tmp_path, model, refused, case):
 def test_a_bad_file_stops_the_other_recipes(tmp_path, model, refused, case, name):
     path, said = bad_file(tmp_path, case)
     source = {"input": path} if name == "extract" else {"data": path}
-    line = refused(name, flags(model=model, output=tmp_path / "out.json", **source))
+    line = refused(name, flags(model=model, output=tmp_path / OUTPUTS[name], **source))
     assert str(path) in line and said in line
 
 
@@ -135,7 +138,7 @@ def test_a_bad_row_after_good_chunks_leaves_nothing(tmp_path, model, data, refus
 @pytest.mark.parametrize("name", ["extract", "evaluate_extractor"])
 def test_bad_counts_stop_the_other_recipes(tmp_path, model, data, refused, name, settings, said):
     source = {"input": data} if name == "extract" else {"data": data}
-    assert said in refused(name, flags(model=model, output=tmp_path / "out.json", **source, **settings))
+    assert said in refused(name, flags(model=model, output=tmp_path / OUTPUTS[name], **source, **settings))
 
 
 @pytest.mark.parametrize(
@@ -181,7 +184,7 @@ def test_a_bad_model_folder(tmp_path, data, refused, name, broken):
 
 @pytest.mark.parametrize("name", ["train_extractor", "extract", "evaluate_extractor"])
 def test_an_output_below_a_file(tmp_path, model, data, refused, name):
-    below = f"{data}/run/out.json"
+    below = f"{data}/run/{OUTPUTS.get(name, 'out')}"
     arguments = {
         "train_extractor": train_flags(model, data, below),
         "extract": flags(model=model, input=data, output=below),

@@ -293,7 +293,7 @@ class TestRefused:
         ("base", "message"),
         [
             (None, "expected base_model_name_or_path"),
-            ("gone/base", "expected its base model in gone/base"),
+            ("gone/run/base", "expected its base model in gone/run/base"),
             ("./gone", "expected its base model in"),
         ],
     )

@@ -237,6 +237,18 @@ def test_resuming_gives_the_weights_of_never_stopping(tmp_path, rollout_steps, p
         assert torch.allclose(weight, second.model.state_dict()[name], atol=1e-6), name
 
 
+def test_a_finished_run_is_not_trained_further(tmp_path):
+    """Upstream takes one more step where the last checkpoint lies within an epoch."""
+    common = {"kind": PessTrainer, "max_steps": 3, "learning_rate": 5e-2, "per_device_train_batch_size": 1}
+    first = make_trainer(tmp_path, save_strategy="steps", save_steps=3, **common)
+    first.train()
+    again = make_trainer(tmp_path, model=tiny_bart(seed=5), **common)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert again.state.global_step == 3
+    for name, weight in first.model.state_dict().items():
+        assert torch.equal(weight, again.model.state_dict()[name]), name
+
+
 def test_pending_rollouts_matter_for_resuming(tmp_path):
     """Without them a resumed run would generate anew from other weights: the file is there and is read."""
     trainer = make_trainer(tmp_path, kind=PessTrainer, max_steps=3, per_device_train_batch_size=1, rollout_steps=8,

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import Seq2SeqTrainingArguments
-
-from pess_hf.arguments import given_settings
+from pess_hf.arguments import Kind, given_settings
 from pess_hf.cli import atomic_write, check_counts, prepare_output_dir, run_recipe, write_json
 from pess_hf.data.support_examples import build_support_examples
 from pess_hf.errors import PessError
@@ -24,6 +22,7 @@ from pess_hf.generator_args import (
     SupportDataArguments,
     load_support_rows,
 )
+from pess_hf.late_arguments import LateArguments
 from pess_hf.lora_args import LoraArguments
 from pess_hf.plots import Bar, check_picture_path, plot_intervals
 from pess_hf.run_predictions import find_runs, split_names
@@ -36,12 +35,12 @@ if TYPE_CHECKING:
     from pess_hf.reply_scores import MeasuredRun
 
 TRAINING = Path(__file__).parents[1] / "train_generator.py"
-TRAINING_TYPES = (
+TRAINING_TYPES: tuple[Kind, ...] = (
     GeneratorArguments,
     PersonaSourceArguments,
     SupportDataArguments,
     LoraArguments,
-    Seq2SeqTrainingArguments,
+    LateArguments("transformers:Seq2SeqTrainingArguments", "transformers' Seq2SeqTrainingArguments"),
 )
 #: The setting without personas.
 NONE = "none"
