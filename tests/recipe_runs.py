@@ -1,5 +1,6 @@
 """Recipes imported by path, and the tiny model and rows that their tests run on."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -8,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import yaml
 from tiny_extractor import rows, tiny_bart
 from tiny_tokenizers import byte_level_tokenizer
 
@@ -61,6 +63,18 @@ def train_flags(model, data, folder, **settings):
         "rollout_max_new_tokens": 8, "pess_start": 0.5, "logging_steps": 1, "report_to": "none",
     }  # fmt: skip
     return flags(**(common | settings))
+
+
+def launch_here(name, started):
+    """In place of a launcher's process: runs the recipe in this one, and notes the settings in `started`."""
+
+    def start(path, log):
+        started.append(yaml.safe_load(path.read_text()))
+        with log.open("a") as file, contextlib.redirect_stdout(file):
+            recipe(name).main(["--config", str(path)])
+        return 0
+
+    return start
 
 
 def launch(name, arguments, cwd, processes=1):

@@ -1,6 +1,5 @@
 """Replies with and without personas: scores by problem type, from finished runs and from runs that are trained."""
 
-import contextlib
 import json
 import random
 import shutil
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from fake_encoder import FakeEncoder
-from recipe_runs import RECIPES, flags, recipe, save_model
+from recipe_runs import RECIPES, flags, launch_here, recipe, save_model
 from tiny_support import tiny_support_model
 from transformers import Seq2SeqTrainingArguments
 
@@ -272,14 +271,7 @@ class TestBadInput:
 def test_a_generator_is_trained_for_each_extractor(tmp_path, monkeypatch):
     extractor = save_model(tmp_path / "extractor")
     started = []
-
-    def start(path, log):
-        started.append(yaml.safe_load(path.read_text()))
-        with log.open("a") as file, contextlib.redirect_stdout(file):
-            recipe("train_generator").main(["--config", str(path)])
-        return 0
-
-    monkeypatch.setattr(experiment, "_start_process", lambda *_: start)
+    monkeypatch.setattr(experiment, "_start_process", lambda *_: launch_here("train_generator", started))
     sizes = {"model_type": "bart", "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16,
              "decoder_ffn_dim": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
              "max_position_embeddings": 64}  # fmt: skip

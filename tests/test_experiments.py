@@ -1,12 +1,11 @@
 """The experiment recipes, end to end on a tiny model; training in this process instead of one of its own."""
 
-import contextlib
 import json
 
 import pytest
 import yaml
 from fake_encoder import FakeEncoder
-from recipe_runs import RECIPES, recipe, save_model, train_flags, write_rows
+from recipe_runs import RECIPES, launch_here, recipe, save_model, train_flags, write_rows
 from transformers import TrainerState
 
 from pess_hf import AutoPessExtractor, PessError, experiment, similarity
@@ -41,15 +40,8 @@ def data(tmp_path_factory):
 def all_trained():
     """The settings of every training, which happens in this process."""
     settings = []
-
-    def start(path, log):
-        settings.append(yaml.safe_load(path.read_text()))
-        with log.open("a") as file, contextlib.redirect_stdout(file):
-            recipe("train_extractor").main(["--config", str(path)])
-        return 0
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "_start_process", lambda *_: start)
+        patch.setattr(experiment, "_start_process", lambda *_: launch_here("train_extractor", settings))
         yield settings
 
 
