@@ -44,9 +44,13 @@ def main(args: list[str] | None = None) -> None:
     # Settings and data come first: a mistake shows before anything slow starts.
     check_evaluation(data_args, training_args)
     splits = load_splits(data_args, training_args.seed)
-    if data_args.window_sizes is not None:
-        splits = cut_training_rows(splits, data_args, training_args)
-    trainer = build_trainer(model_args, data_args, lora_args, training_args, splits)
+    matcher = None
+    if data_args.window_sizes is not None or training_args.has_pess_terms:
+        # Loads the sentence encoder: a wrong name shows before training.
+        matcher = PersonaMatcher(training_args.similarity_model, training_args.similarity_threshold)
+    if matcher is not None and data_args.window_sizes is not None:
+        splits = cut_training_rows(splits, data_args, training_args, matcher)
+    trainer = build_trainer(model_args, data_args, lora_args, training_args, splits, matcher)
 
     # Train
     result = trainer.train(resume_from_checkpoint=checkpoint)
@@ -90,6 +94,7 @@ def build_trainer(
     lora_args: LoraArguments,
     training_args: PessTrainingArguments,
     splits: PersonaSplits,
+    matcher: PersonaMatcher | None = None,
 ) -> PessTrainer:
     """Model, tokenizer, collator and trainer of this run."""
     from transformers import set_seed
@@ -110,9 +115,6 @@ def build_trainer(
     if training_args.process_index == 0:
         collator.warn_of_truncation(splits.train)
     training_args.predict_with_generate = True
-    matcher = None
-    if training_args.has_pess_terms:  # loads the sentence encoder: a wrong name shows before training
-        matcher = PersonaMatcher(training_args.similarity_model, training_args.similarity_threshold)
     trainer = PessTrainer(
         model,
         training_args,
@@ -155,10 +157,12 @@ def load_model(
 
 
 def cut_training_rows(
-    splits: PersonaSplits, data_args: PersonaDataArguments, training_args: PessTrainingArguments
+    splits: PersonaSplits,
+    data_args: PersonaDataArguments,
+    training_args: PessTrainingArguments,
+    matcher: PersonaMatcher,
 ) -> PersonaSplits:
     """The same rows, those for training cut into windows."""
-    matcher = PersonaMatcher(training_args.similarity_model)
     return replace(splits, train=data_args.cut(splits.train, matcher, training_args.data_seed or training_args.seed))
 
 
