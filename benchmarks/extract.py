@@ -42,10 +42,10 @@ from pess_hf import PersonaMatcher
 from pess_hf.checkpoint import open_tokenizer
 from pess_hf.data import load_persona_dataset
 from pess_hf.encoding import encode_sources
-from pess_hf.extraction import max_positions, open_engine, unique_sentences
+from pess_hf.extraction import max_positions, open_engine
 from pess_hf.modeling_extractor import PessExtractor
 from pess_hf.similarity import persona_scores
-from pess_hf.text import split_pieces
+from pess_hf.text import split_pieces, unique_sentences
 
 ROOT = Path(__file__).resolve().parent.parent
 WAYS = ("baseline", "extract", "recipe", "ctranslate2-float32", "ctranslate2-int8")

@@ -17,10 +17,9 @@ from torch.utils.data import SequentialSampler
 from transformers import Seq2SeqTrainer
 
 from pess_hf.data.collator import PersonaCollator, pad_labels
-from pess_hf.extraction import unique_sentences
 from pess_hf.losses import completeness_target, consistency_loss, sentence_representations
 from pess_hf.similarity import PersonaMatch, PersonaMatcher
-from pess_hf.text import split_pieces
+from pess_hf.text import split_pieces, unique_sentences
 
 Personas = list[list[str]]
 

@@ -12,6 +12,7 @@ from pess_hf.auto_classes import register, register_when_loaded
 
 if TYPE_CHECKING:
     from pess_hf.configuration_generator import PessGeneratorConfig
+    from pess_hf.consensus import Consensus
     from pess_hf.data import load_persona_dataset, load_support_dataset
     from pess_hf.data.collator import PersonaCollator
     from pess_hf.data.support_collator import SupportCollator
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AutoPessExtractor": "modeling_extractor",
+    "Consensus": "consensus",
     "PersonaCollator": "data.collator",
     "PersonaExtractionMixin": "modeling_extractor",
     "PersonaFilter": "inference",
@@ -75,6 +77,7 @@ _HOMES = {
 
 __all__ = [
     "AutoPessExtractor",
+    "Consensus",
     "PersonaCollator",
     "PersonaExtractionMixin",
     "PersonaFilter",

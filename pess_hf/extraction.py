@@ -16,11 +16,13 @@ from pess_hf.data.windows import cut_windows
 from pess_hf.encoding import encode_sources, warn_of_truncation
 from pess_hf.errors import PessError
 from pess_hf.rollout import rollout_mode
-from pess_hf.text import fold, split_pieces
+from pess_hf.sequence_log_probs import sequence_log_probs
+from pess_hf.text import split_pieces, unique_sentences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from pess_hf.consensus import Consensus
     from pess_hf.fast_engine import CTranslate2Engine
 
 ENGINES = ("torch", "ctranslate2")
@@ -47,12 +49,40 @@ class TorchEngine:
         Returns:
             B texts without special tokens.
         """
-        rows = [torch.tensor(source, device=self.model.device) for source in sources]
-        input_ids = pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id)  # (B, S)
-        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)  # (B, S)
+        input_ids, mask = self._padded(sources)  # (B, S)
         with rollout_mode(self.model), shared_beams(self.model):
             sequences = self.model.generate(input_ids=input_ids, attention_mask=mask, **generation)  # (B, T)
         return self.tokenizer.batch_decode(sequences, skip_special_tokens=True)
+
+    def write_likeliest(
+        self, sources: Sequence[Sequence[int]], number: int, generation: dict[str, Any]
+    ) -> list[list[tuple[str, float]]]:
+        """Write the likeliest persona texts of each source, by beam search.
+
+        Args:
+            sources: Source token ids with the special tokens, B rows of any length.
+            number: K texts for each, and beams.
+            generation: Anything else `generate` takes.
+
+        Returns:
+            For each source K texts without special tokens and their log-probabilities, the likeliest first.
+        """
+        input_ids, mask = self._padded(sources)  # (B, S)
+        beams = {"num_beams": number, "num_return_sequences": number, "length_penalty": 0.0, "do_sample": False}
+        with rollout_mode(self.model), shared_beams(self.model):
+            sequences = self.model.generate(input_ids=input_ids, attention_mask=mask, **generation, **beams)
+        texts = self.tokenizer.batch_decode(sequences, skip_special_tokens=True)
+        answers = []
+        for row, answer in enumerate(sequences.view(len(sources), number, -1)):  # (B * K, T) -> (B, K, T)
+            with rollout_mode(self.model):
+                log_probs = sequence_log_probs(self.model, input_ids[row : row + 1], mask[row : row + 1], answer)
+            answers.append(list(zip(texts[row * number : (row + 1) * number], log_probs.tolist(), strict=True)))
+        return answers
+
+    def _padded(self, sources: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = [torch.tensor(source, device=self.model.device) for source in sources]
+        input_ids = pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id)  # (B, S)
+        return input_ids, pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)  # (B, S)
 
 
 #: What writes personas: a name, or an engine that `open_engine` made.
@@ -105,11 +135,14 @@ def extract_personas(
     engine: Engine = "torch",
     compute_type: str | None = None,
     utterance_window: int | None = None,
+    consensus: Consensus | None = None,
     **generation: Any,
 ) -> list[list[str]]:
     """Generate personas in length-sorted batches; see `PersonaExtractionMixin.extract` for the arguments."""
     if batch_size < 1:
         raise PessError(f"batch_size: expected 1 or more, found {batch_size}.")
+    if consensus is not None:
+        refuse_other_search(generation)
     window = window_of(model, utterance_window)
     writer = open_engine(model, tokenizer, engine, compute_type)
     owners, windows = cut_dialogues(dialogues, window)
@@ -124,12 +157,49 @@ def extract_personas(
     with own_bar:
         bar = own_bar if progress is None else progress
         for parts in batches:
-            texts = writer.write([sources[part].input_ids for part in parts], generation)
-            for part, text in zip(parts, texts, strict=True):
-                written[part] = split_pieces(text, model.config.persona_separator)
+            batch = [sources[part].input_ids for part in parts]
+            personas = write_personas(writer, batch, model.config.persona_separator, generation, consensus)
+            for part, persona in zip(parts, personas, strict=True):
+                written[part] = persona
             left.subtract(owners[part] for part in parts)
             bar.update(sum(left[row] == 0 for row in {owners[part] for part in parts}))
     return join_windows(owners, written, len(dialogues))
+
+
+def write_personas(
+    writer: TorchEngine | CTranslate2Engine,
+    sources: Sequence[Sequence[int]],
+    separator: str,
+    generation: dict[str, Any],
+    consensus: Consensus | None,
+) -> list[list[str]]:
+    """The sentences written for each source: those of the best answer, or what several agree on.
+
+    Args:
+        writer: What writes.
+        sources: Source token ids with the special tokens, B rows of any length.
+        separator: Stands between persona sentences.
+        generation: Settings of `generate`.
+        consensus: How several answers become one; None takes the best one.
+    """
+    if consensus is None:
+        return [split_pieces(text, separator) for text in writer.write(sources, generation)]
+    readings = writer.write_likeliest(sources, consensus.num_answers, generation)
+    return consensus.agree([[(split_pieces(text, separator), log) for text, log in answers] for answers in readings])
+
+
+def refuse_other_search(generation: dict[str, Any]) -> None:
+    """Refuse settings of `generate` that a consensus decides.
+
+    Raises:
+        PessError: If there is one.
+    """
+    for name in ("num_beams", "num_return_sequences", "length_penalty", "do_sample"):
+        if generation.get(name) is not None:
+            raise PessError(
+                f"{name}: expected none with a consensus, which searches with as many beams as it weighs answers, "
+                f"found {generation[name]}. Leave it out."
+            )
 
 
 def cut_dialogues(dialogues: Sequence[Sequence[str]], window: int) -> tuple[list[int], list[list[str]]]:
@@ -198,16 +268,3 @@ def max_positions(model: Any) -> int:
     """
     config = getattr(model.config, "encoder", None) or model.config
     return getattr(config, "max_position_embeddings", None) or sys.maxsize
-
-
-def unique_sentences(sentences: Sequence[str]) -> list[str]:
-    """Each sentence once, the first time it comes, case and white space folded.
-
-    Example:
-        >>> unique_sentences(["I sing.", "i  sing."])
-        ['I sing.']
-    """
-    seen: dict[str, str] = {}
-    for sentence in sentences:
-        seen.setdefault(fold(sentence), sentence)
-    return list(seen.values())

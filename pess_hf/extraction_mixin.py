@@ -23,6 +23,8 @@ from pess_hf.text import DEFAULT_SEPARATOR
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from pess_hf.consensus import Consensus
+
 
 @dataclass
 class SharedEncoderOutput(ModelOutput):
@@ -222,6 +224,7 @@ class PersonaExtractionMixin(BeamSharingMixin):
         engine: Engine = "torch",
         compute_type: str | None = None,
         utterance_window: int | None = None,
+        consensus: Consensus | None = None,
         **generation: Any,
     ) -> list[list[str]]:
         """Write the persona of each speaker.
@@ -239,6 +242,7 @@ class PersonaExtractionMixin(BeamSharingMixin):
             compute_type: How CTranslate2 computes, such as "float32" or "int8"; None leaves the weights' own type.
             utterance_window: Utterances read at a time; what the windows tell is joined, repeated sentences once. None
                 takes `config.utterance_window`, 0 reads each dialogue as a whole.
+            consensus: Keeps what several of the likeliest answers agree on; None takes the best answer as it is.
             **generation: Anything `generate` takes, such as `num_beams=4`; CTranslate2 refuses what it has no
                 counterpart for.
 
@@ -264,6 +268,7 @@ class PersonaExtractionMixin(BeamSharingMixin):
             engine=engine,
             compute_type=compute_type,
             utterance_window=utterance_window,
+            consensus=consensus,
             **generation,
         )
 

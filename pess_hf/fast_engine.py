@@ -111,9 +111,34 @@ class CTranslate2Engine:
         Raises:
             PessError: If a setting has no counterpart.
         """
+        return [answers[0][0] for answers in self._translate(sources, generation)]
+
+    def write_likeliest(
+        self, sources: Sequence[Sequence[int]], number: int, generation: dict[str, Any]
+    ) -> list[list[tuple[str, float]]]:
+        """Write the likeliest persona texts of each source; as `TorchEngine.write_likeliest`.
+
+        Args:
+            sources: Source token ids with the special tokens, B rows of any length.
+            number: K texts for each, and beams.
+            generation: Settings as `generate` takes them.
+
+        Returns:
+            For each source K texts without special tokens and their log-probabilities, the likeliest first.
+
+        Raises:
+            PessError: If a setting has no counterpart.
+        """
+        beams = {"num_beams": number, "length_penalty": 0.0}
+        return self._translate(sources, generation | beams, num_hypotheses=number, return_scores=True)
+
+    def _translate(
+        self, sources: Sequence[Sequence[int]], generation: dict[str, Any], **returned: Any
+    ) -> list[list[tuple[str, float]]]:
+        """Texts and scores of each source; the scores are 0 unless they are asked for."""
         options, first_token = decoding_options(self.generation_config, generation)
         if options["max_decoding_length"] < 1:  # the only token that may be written is the end
-            return [""] * len(sources)
+            return [[("", 0.0)]] * len(sources)
         to_tokens: Any = self.tokenizer.convert_ids_to_tokens
         prefix = None if first_token is None else [[to_tokens(first_token)]] * len(sources)
         results = self.translator.translate_batch(
@@ -122,10 +147,14 @@ class CTranslate2Engine:
             max_input_length=0,  # sources are cut before, by whole utterances
             return_end_token=True,  # `generate` counts it in the length that scores are divided by
             **options,
+            **returned,
         )
+        return [self._texts(result) for result in results]
+
+    def _texts(self, result: Any) -> list[tuple[str, float]]:
         to_ids: Any = self.tokenizer.convert_tokens_to_ids
-        ids = [to_ids(result.hypotheses[0]) for result in results]
-        return self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode([to_ids(tokens) for tokens in result.hypotheses], skip_special_tokens=True)
+        return list(zip(texts, result.scores or [0.0] * len(texts), strict=True))
 
 
 def decoding_options(own: GenerationConfig, generation: dict[str, Any]) -> tuple[dict[str, Any], int | None]:

@@ -72,3 +72,16 @@ def fold(sentence: str) -> str:
         True
     """
     return " ".join(sentence.casefold().split())
+
+
+def unique_sentences(sentences: Iterable[str]) -> list[str]:
+    """Each sentence once, the first time it comes, case and white space folded.
+
+    Example:
+        >>> unique_sentences(["I sing.", "i  sing."])
+        ['I sing.']
+    """
+    seen: dict[str, str] = {}
+    for sentence in sentences:
+        seen.setdefault(fold(sentence), sentence)
+    return list(seen.values())

@@ -21,7 +21,7 @@ from transformers.utils import logging
 from pess_hf.data.collator import ID_COLUMN, PERSONA_COLUMNS, PersonaCollator
 from pess_hf.decoder_batch import DecoderBatch, Rollout, build_decoder_batch
 from pess_hf.errors import PessError
-from pess_hf.extraction import max_positions, unique_sentences
+from pess_hf.extraction import max_positions
 from pess_hf.finite import FiniteMixin, FiniteWatch
 from pess_hf.hub_trainer import PessHubMixin
 from pess_hf.length_sampler import EpochLengthSampler
@@ -32,7 +32,7 @@ from pess_hf.rollout_window import ROLLOUT_KEY, RolloutWindow, TokenIds, load_pe
 from pess_hf.safe_checkpoints import SafeCheckpointsMixin
 from pess_hf.similarity import PersonaMatcher, persona_scores
 from pess_hf.terms import TERMS, PessTerms, TermMeter, consistent_counts, pess_terms
-from pess_hf.text import split_pieces
+from pess_hf.text import split_pieces, unique_sentences
 from pess_hf.training_args import PessTrainingArguments
 
 logger = logging.get_logger(__name__)

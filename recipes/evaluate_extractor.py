@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pess_hf.arguments import parse_recipe_args
 from pess_hf.calibration import resolve_threshold
 from pess_hf.cli import check_counts, prepare_output_file, run_recipe, write_json
+from pess_hf.consensus_args import ConsensusArguments
 from pess_hf.data import load_persona_dataset
 from pess_hf.data.subset import first_rows
 from pess_hf.errors import PessError
@@ -25,7 +26,7 @@ FLOOR = "first-person"
 
 
 @dataclass
-class EvaluationArguments:
+class EvaluationArguments(ConsensusArguments):
     """What to measure, on which rows, and where the figures go."""
 
     model: str = field(metadata={"help": f"Extractor: Hub id or folder; '{FLOOR}' for the extractive floor."})
@@ -63,6 +64,11 @@ class EvaluationArguments:
         """Check the ranges."""
         self.similarity_threshold = resolve_threshold(self.similarity_model, self.similarity_threshold)
         check_counts(self, "batch_size", "max_rows", "num_beams", "max_new_tokens", "max_source_length")
+        self.check_consensus(self.num_beams)
+        if self.model == FLOOR and self.consensus_answers is not None:
+            raise PessError(
+                f"consensus_answers: expected none with model {FLOOR!r}, which writes one answer. Drop it."
+            )
         if not -1 <= self.similarity_threshold <= 1:
             raise PessError(f"similarity_threshold: expected a number in [-1, 1], found {self.similarity_threshold}.")
         if not 0 <= self.held_out_fraction < 1:
@@ -116,6 +122,7 @@ def write_personas(args: EvaluationArguments, rows: datasets.Dataset) -> list[li
         batch_size=args.batch_size,
         max_source_length=args.max_source_length,
         utterance_window=args.utterance_window,
+        consensus=args.open_consensus(),
         **{name: value for name, value in generation.items() if value is not None},
     )
 

@@ -12,12 +12,13 @@ from typing import Any, Literal
 from pess_hf.arguments import parse_recipe_args
 from pess_hf.batch_extraction import Plan, ShardedOutput, Survey, format_of, look_through, write_shards
 from pess_hf.cli import check_counts, run_recipe
+from pess_hf.consensus_args import ConsensusArguments
 from pess_hf.data import iter_persona_rows
 from pess_hf.errors import PessError
 
 
 @dataclass
-class ExtractionArguments:
+class ExtractionArguments(ConsensusArguments):
     """What reads what, and where the personas go."""
 
     model: str = field(metadata={"help": "Extractor: Hub id or folder."})
@@ -56,6 +57,7 @@ class ExtractionArguments:
         check_counts(
             self, "batch_size", "chunk_rows", "shard_rows", "num_beams", "max_new_tokens", "max_source_length"
         )
+        self.check_consensus(self.num_beams)
         format_of(self.output, self.output_format)
 
     def generation(self) -> dict[str, Any]:
@@ -135,6 +137,7 @@ class Extractor:
         self.model: Any = AutoPessExtractor.from_pretrained(args.model).to(state.device)
         self.tokenizer = open_tokenizer(args.model)
         self.engine = open_engine(self.model, self.tokenizer, args.engine, args.compute_type)
+        self.consensus = args.open_consensus()
         self.bar: Any = None
 
     def fingerprint(self) -> dict[str, Any]:
@@ -147,6 +150,10 @@ class Extractor:
             "utterance_window",
             "engine",
             "compute_type",
+            "consensus_answers",
+            "consensus_share",
+            "consensus_similarity",
+            "consensus_model",
         )
         settings = {name: getattr(self.args, name) for name in names}
         texts = (self.model.config.to_json_string(), self.model.generation_config.to_json_string())
@@ -176,6 +183,7 @@ class Extractor:
             utterance_window=self.args.utterance_window,
             progress=self.bar,
             engine=self.engine,
+            consensus=self.consensus,
             **self.args.generation(),
         )
         return [{**row, "persona": persona} for row, persona in zip(rows, personas, strict=True)]

@@ -6,7 +6,7 @@ from tiny_extractor import tiny_bart, tiny_encoder_decoder, tiny_t5
 from tiny_tokenizers import byte_level_tokenizer, unigram_tokenizer
 
 from pess_hf import PessError
-from pess_hf.extraction import unique_sentences
+from pess_hf.text import unique_sentences
 
 DIALOGUES = [
     ["I sing.", "My dogs bark all day, you know."],

@@ -1,0 +1,49 @@
+"""Log-probabilities of finished sequences, by one teacher-forced pass.
+
+`generate` gives them only with the scores of every step, which for eight beams of a BART are gigabytes.
+
+Letters: K sequences, S source tokens, T target tokens, N target tokens that count, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def sequence_log_probs(
+    model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, sequences: torch.Tensor
+) -> torch.Tensor:
+    """How likely an extractor finds each of several answers to one source.
+
+    Args:
+        model: The extractor, in the mode that it is to be asked in.
+        input_ids: The source, (1, S).
+        attention_mask: 1 for its real tokens, (1, S).
+        sequences: K answers as `generate` returns them: the start token, the text, the end, padding; (K, T).
+
+    Returns:
+        Their log-probabilities (natural logarithm), the end token's included, (K,). A token that generation forces
+        counts with the probability that the model itself gives it.
+
+    Example:
+        >>> sequence_log_probs(model, input_ids, attention_mask, sequences).shape  # doctest: +SKIP
+        torch.Size([8])
+    """
+    targets = sequences[:, 1:]  # (K, T - 1)
+    counts = ~_after_end(targets, model.generation_config.eos_token_id)  # (K, T - 1)
+    outputs = model(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        decoder_input_ids=sequences[:, :-1],
+    )
+    log_probs = outputs.logits.float().log_softmax(-1).gather(-1, targets[..., None])[..., 0]  # (K, T - 1)
+    return (log_probs * counts).sum(-1)  # (K,)
+
+
+def _after_end(targets: torch.Tensor, end: int | list[int] | None) -> torch.Tensor:
+    """Whether a token comes after the first end token, (K, T)."""
+    ends = torch.tensor([] if end is None else end, dtype=targets.dtype, device=targets.device)
+    is_end = torch.isin(targets, ends)  # (K, T)
+    return (is_end.cumsum(-1) - is_end.long()) > 0

@@ -1,0 +1,158 @@
+"""Consensus: what is kept of several answers, their probabilities, extraction with it, refusals."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from fake_encoder import FakeEncoder
+from recipe_runs import flags, recipe, save_model, write_rows
+from test_extraction import DIALOGUES, KINDS, extract, lively
+
+from pess_hf import Consensus, PersonaMatcher, PessError
+from pess_hf.consensus import agreed_sentences, answer_shares
+from pess_hf.extraction import TorchEngine
+from pess_hf.fast_engine import CTranslate2Engine
+from pess_hf.text import split_pieces
+
+# Two wordings of one thing (cosine 0.96), one sentence near the second wording only (0.8), and one apart.
+VECTORS = {"I have dogs.": [1, 0], "I own dogs.": [0.96, 0.28], "I own a dog.": [0.6, 0.8], "I sing.": [-1, 0]}
+
+
+def unforced(kind):
+    """A lively model whose texts may end as they like: a forced end has no probability in a search."""
+    model = lively(kind).eval()
+    model.generation_config.forced_eos_token_id = None
+    return model
+
+
+def agree(*answers, **settings):
+    consensus = Consensus(PersonaMatcher(FakeEncoder(VECTORS)), **settings)
+    return consensus.agree([[(sentences, float(np.log(share))) for sentences, share in answers]])[0]
+
+
+def test_wordings_that_say_the_same_add_up_against_silence():
+    answers = [([], 0.5), (["I have dogs."], 0.2), (["I own dogs."], 0.25), (["I sing."], 0.05)]
+    assert agree(*answers, share=0.4, similarity=0.9) == ["I own dogs."]
+    assert agree(*answers, share=0.4, similarity=0.99) == []
+    assert agree(*answers, share=0.04, similarity=0.9) == ["I own dogs.", "I sing."]
+
+
+def test_an_answer_that_says_a_thing_twice_counts_once():
+    assert agree((["I have dogs.", "I own dogs."], 0.3), (["I sing."], 0.7), share=0.4, similarity=0.9) == ["I sing."]
+
+
+def test_what_is_near_a_kept_sentence_supports_no_other():
+    near = [(["I own dogs."], 0.6), (["I own a dog."], 0.2), (["I sing."], 0.2)]
+    assert agree(*near, share=0.1, similarity=0.7) == ["I own dogs.", "I sing."]
+    assert agree(*near, share=0.3, similarity=0.9) == ["I own dogs."]
+
+
+def test_of_two_wordings_with_the_same_support_the_likelier_is_kept():
+    for first, second in (("I have dogs.", "I own dogs."), ("I own dogs.", "I have dogs.")):
+        assert agree(([first], 0.4), ([second], 0.6), similarity=0.9) == [second]
+
+
+def test_case_and_white_space_make_no_new_sentence():
+    assert agree((["I sing."], 0.3), (["i  sing."], 0.3), ([], 0.4), share=0.5) == ["I sing."]
+
+
+def test_silence_and_no_reading_give_nothing():
+    consensus = Consensus(PersonaMatcher(FakeEncoder()))
+    assert consensus.agree([]) == []
+    assert consensus.agree([[([], -1.0), ([], -2.0)]]) == [[]]
+    assert agreed_sentences([[]], np.ones(1), [], np.zeros((0, 0), dtype=bool), 0.5) == []
+
+
+def test_shares_are_probabilities_also_where_they_are_tiny():
+    assert answer_shares([-1000.0, -1000.0 + np.log(3)]) == pytest.approx([0.25, 0.75])
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_log_probabilities_are_those_of_the_search(kind):
+    model, tokenizer = unforced(kind), KINDS[kind][1]()
+    sources = [tokenizer(text)["input_ids"] for text in ("My dogs bark all day, you know.", "I sing.")]
+    answers = TorchEngine(model, tokenizer).write_likeliest(sources, 4, {"max_new_tokens": 12})
+    for source, several in zip(sources, answers, strict=True):
+        beams = {"num_beams": 4, "num_return_sequences": 4, "length_penalty": 0.0, "max_new_tokens": 12}
+        asked = {"output_scores": True, "return_dict_in_generate": True}
+        expected = model.generate(input_ids=torch.tensor([source]), **beams, **asked)
+        texts = tokenizer.batch_decode(expected.sequences, skip_special_tokens=True)
+        assert [text for text, _ in several] == texts and len(set(texts)) > 1
+        assert [log for _, log in several] == pytest.approx(expected.sequences_scores.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["bart", "t5"])
+def test_ctranslate2_finds_the_same_answers(kind, tmp_path):
+    model, tokenizer = unforced(kind), KINDS[kind][1]()
+    engines = TorchEngine(model, tokenizer), CTranslate2Engine(model, tokenizer, "float32", tmp_path)
+    sources = [tokenizer(" | ".join(utterances))["input_ids"] for utterances in DIALOGUES]
+    ours, theirs = (engine.write_likeliest(sources, 3, {"max_new_tokens": 12}) for engine in engines)
+    for several, others in zip(ours, theirs, strict=True):
+        assert [text for text, _ in others] == [text for text, _ in several]
+        assert [log for _, log in others] == pytest.approx([log for _, log in several], abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_extraction_is_that_of_one_by_one(kind):
+    model, consensus = lively(kind), Consensus(PersonaMatcher(FakeEncoder()), num_answers=4, share=0.2)
+    alone = [extract(model, kind, [dialogue], consensus=consensus)[0] for dialogue in DIALOGUES]
+    assert any(alone) and alone != extract(model, kind)
+    for batch_size in (1, 3, 16):
+        assert extract(model, kind, batch_size=batch_size, consensus=consensus) == alone
+
+
+def test_it_keeps_what_its_engine_found():
+    model, tokenizer = lively("bart"), KINDS["bart"][1]()
+    consensus = Consensus(PersonaMatcher(FakeEncoder()), num_answers=4, share=1e-9, similarity=1.0)
+    [several] = TorchEngine(model, tokenizer).write_likeliest(
+        [tokenizer("I sing.")["input_ids"]], 4, {"max_new_tokens": 12}
+    )
+    wanted = {sentence for text, _ in several for sentence in split_pieces(text, " | ")}
+    assert set(extract(model, dialogues=[["I sing."]], consensus=consensus)[0]) == wanted
+
+
+@pytest.mark.parametrize("name, value", [("num_beams", 4), ("do_sample", True), ("length_penalty", 2.0)])
+def test_another_search_is_refused(name, value):
+    with pytest.raises(PessError, match=f"^{name}: expected none with a consensus, .* found {value}. Leave it out.$"):
+        extract(lively("bart"), consensus=Consensus(PersonaMatcher(FakeEncoder())), **{name: value})
+
+
+@pytest.mark.parametrize(
+    "name, value", [("num_answers", 1), ("share", 0.0), ("share", 1.5), ("share", float("nan")), ("similarity", 2.0)]
+)
+def test_numbers_out_of_range_are_refused(name, value):
+    with pytest.raises(PessError, match=f"^{name.removeprefix('num_')}: expected .* found {value}"):
+        Consensus(PersonaMatcher(FakeEncoder()), **{name: value})
+
+
+def test_the_recipes_extract_and_measure_with_it(tmp_path):
+    model, rows = save_model(tmp_path / "model"), write_rows(tmp_path / "rows.jsonl")
+    files = [tmp_path / "best.jsonl", tmp_path / "agreed.jsonl"]
+    for file, more in zip(files, ({}, {"consensus_answers": 4, "consensus_share": 0.05}), strict=True):
+        recipe("extract").main(flags(model=model, input=rows, output=file, disable_tqdm=True, **more))
+    best, agreed = ([json.loads(line)["persona"] for line in file.read_text().splitlines()] for file in files)
+    assert len(agreed) == len(best) == 8 and agreed != best
+    scores = tmp_path / "scores.json"
+    recipe("evaluate_extractor").main(flags(model=model, data=rows, output=scores, consensus_answers=4))
+    assert json.loads(scores.read_text())["rows"] == 8
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        ({"consensus_answers": 1}, r"^consensus_answers: expected 2 or more, found 1\."),
+        ({"consensus_answers": 4, "consensus_share": 2}, r"^consensus_share: expected .* found 2\.0"),
+        ({"consensus_answers": 4, "num_beams": 2}, r"^num_beams: expected none with consensus_answers=4"),
+    ],
+)
+def test_the_recipes_refuse_what_does_not_fit(tmp_path, more, message):
+    for name, source in (("extract", "input"), ("evaluate_extractor", "data")):
+        with pytest.raises(PessError, match=message):
+            recipe(name).main(flags(model="m", output=tmp_path / "out.jsonl", **{source: "sample"}, **more))
+
+
+def test_the_floor_writes_no_answers_to_weigh(tmp_path):
+    with pytest.raises(PessError, match=r"^consensus_answers: expected none with model 'first-person'"):
+        settings = {"model": "first-person", "data": "sample", "output": tmp_path / "out.json"}
+        recipe("evaluate_extractor").main(flags(**settings, consensus_answers=4))
