@@ -57,18 +57,20 @@ class Consensus:
         Returns:
             The sentences kept of each reading, those with the largest share first.
         """
-        distinct = [unique_sentences(chain.from_iterable(said for said, _ in answers)) for answers in readings]
-        matches = self.matcher.match(distinct, distinct)
+        shares = [answer_shares([log_prob for _, log_prob in answers]) for answers in readings]
+        candidates = [self._candidates(answers, weights) for answers, weights in zip(readings, shares, strict=True)]
+        matches = self.matcher.match(candidates, candidates)
         return [
             agreed_sentences(
-                [said for said, _ in answers],
-                answer_shares([log_prob for _, log_prob in answers]),
-                candidates,
-                match.similarity >= self.similarity,
-                self.share,
+                [said for said, _ in answers], weights, sentences, match.similarity >= self.similarity, self.share
             )
-            for answers, candidates, match in zip(readings, distinct, matches, strict=True)
+            for answers, weights, sentences, match in zip(readings, shares, candidates, matches, strict=True)
         ]
+
+    def _candidates(self, answers: Sequence[tuple[list[str], float]], shares: np.ndarray) -> list[str]:
+        """The distinct sentences; none where silence is so likely that no sentence can reach the share."""
+        spoken = sum(share for (said, _), share in zip(answers, shares, strict=True) if said)
+        return unique_sentences(chain.from_iterable(said for said, _ in answers)) if spoken >= self.share else []
 
 
 def check_consensus(num_answers: int, share: float, similarity: float, prefix: str = "") -> None:
@@ -115,7 +117,7 @@ def agreed_sentences(
     Args:
         answers: Sentences of each answer.
         shares: Probability of each answer, (A,), adding up to 1.
-        candidates: The distinct sentences of all answers.
+        candidates: The distinct sentences that may be kept.
         same: Whether two candidates say the same, (C, C).
         least: Share from which a sentence is kept.
 
@@ -130,7 +132,7 @@ def agreed_sentences(
     places = {fold(sentence): place for place, sentence in enumerate(candidates)}
     holds = np.zeros((len(answers), len(candidates)), dtype=bool)  # (A, C)
     for row, sentences in enumerate(answers):
-        holds[row, [places[fold(sentence)] for sentence in sentences]] = True
+        holds[row, [places[fold(sentence)] for sentence in sentences if fold(sentence) in places]] = True
     wording = shares @ holds  # (C,)
     same = same | np.eye(len(candidates), dtype=bool)  # rounding may take a sentence for another than itself
     left = np.ones(len(candidates), dtype=bool)  # (C,)

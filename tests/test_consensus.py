@@ -64,6 +64,14 @@ def test_silence_and_no_reading_give_nothing():
     assert agreed_sentences([[]], np.ones(1), [], np.zeros((0, 0), dtype=bool), 0.5) == []
 
 
+def test_nothing_is_embedded_where_silence_outweighs_all_sentences():
+    encoder = FakeEncoder(VECTORS)
+    consensus = Consensus(PersonaMatcher(encoder), share=0.2)
+    readings = [[([], np.log(0.9)), (["I sing."], np.log(0.1))], [(["I have dogs."], 0.0)]]
+    assert consensus.agree(readings) == [[], ["I have dogs."]]
+    assert encoder.calls == [["I have dogs."]]
+
+
 def test_shares_are_probabilities_also_where_they_are_tiny():
     assert answer_shares([-1000.0, -1000.0 + np.log(3)]) == pytest.approx([0.25, 0.75])
 
