@@ -163,7 +163,8 @@ def cut_training_rows(
     matcher: PersonaMatcher,
 ) -> PersonaSplits:
     """The same rows, those for training cut into windows."""
-    return replace(splits, train=data_args.cut(splits.train, matcher, training_args.data_seed or training_args.seed))
+    seed = training_args.seed if training_args.data_seed is None else training_args.data_seed
+    return replace(splits, train=data_args.cut(splits.train, matcher, seed))
 
 
 def measure(trainer: PessTrainer, rows: datasets.Dataset) -> tuple[dict[str, float], list[list[str]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from pess_hf.data import load_persona_dataset
 from pess_hf.data.windows import window_rows
 from pess_hf.errors import PessError
 from pess_hf.extraction import window_of
+from pess_hf.extractor_args import PersonaSplits
 from pess_hf.grounding import ground_personas, persona_turns
 from pess_hf.similarity import DEFAULT_ENCODER, PersonaMatcher
 from pess_hf.window_args import WindowArguments
@@ -190,3 +192,13 @@ def test_an_adapter_keeps_the_window(tmp_path: Path) -> None:
     model, data, folder = save_model(tmp_path / "model"), write_rows(tmp_path / "rows.jsonl"), tmp_path / "run"
     recipe("train_extractor").main(train_flags(model, data, folder, use_lora=True, utterance_window=3))
     assert window_of(AutoPessExtractor.from_pretrained(folder)) == 3
+
+
+@pytest.mark.parametrize("seeds, decides", [({"seed": 7}, 7), ({"seed": 7, "data_seed": 0}, 0)])
+def test_the_data_seed_decides_the_cuts_where_it_is_given(seeds: dict[str, int], decides: int) -> None:
+    rows, asked = _rows(), []
+    data_args: Any = SimpleNamespace(cut=lambda train, _, seed: asked.append(seed) or train)
+    training_args: Any = SimpleNamespace(**{"data_seed": None} | seeds)
+    splits = PersonaSplits(rows, None, None)
+    assert recipe("train_extractor").cut_training_rows(splits, data_args, training_args, None).train is rows
+    assert asked == [decides]
