@@ -2,7 +2,7 @@
 
 `generate` gives them only with the scores of every step, which for eight beams of a BART are gigabytes.
 
-Letters: K sequences, S source tokens, T target tokens, N target tokens that count, V vocabulary.
+Letters: K sequences, S source tokens, T target tokens, W of them that count, V vocabulary.
 """
 
 from __future__ import annotations
@@ -33,12 +33,14 @@ def sequence_log_probs(
     """
     targets = sequences[:, 1:]  # (K, T - 1)
     counts = ~_after_end(targets, model.generation_config.eos_token_id)  # (K, T - 1)
+    width = int(counts.sum(-1).max())  # other sources' answers may be longer
+    targets, counts = targets[:, :width], counts[:, :width]  # (K, W)
     outputs = model(
         input_ids=input_ids,
         attention_mask=attention_mask,
-        decoder_input_ids=sequences[:, :-1],
+        decoder_input_ids=sequences[:, :width],
     )
-    log_probs = outputs.logits.float().log_softmax(-1).gather(-1, targets[..., None])[..., 0]  # (K, T - 1)
+    log_probs = outputs.logits.float().log_softmax(-1).gather(-1, targets[..., None])[..., 0]  # (K, W)
     return (log_probs * counts).sum(-1)  # (K,)
 
 
