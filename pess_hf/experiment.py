@@ -32,6 +32,7 @@ PESS_SETTINGS = frozenset(
         "consistency_temperature",
         "similarity_model",
         "similarity_threshold",
+        "one_to_one_matching",
         "rollout_steps",
         "rollout_max_new_tokens",
         "rollout_batch_size",

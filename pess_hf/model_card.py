@@ -374,6 +374,7 @@ def _evaluation_command(run: RunFolder, kind: str, given: CardOverrides) -> str:
             options |= {name: arguments.get(name) for name in ("held_out_fraction", "seed")}
         options["max_rows"] = arguments.get("max_test_rows")
         options |= {name: arguments.get(name) for name in ("max_source_length", "similarity_threshold")}
+        options["one_to_one"] = "true" if arguments.get("one_to_one_matching") else None
     else:
         options |= {name: run.arguments.get(argument) for name, argument in _AS_MEASURED.items()}
         options["extractor"] = "EXTRACTOR" if options["persona_source"] == "inferred" else None

@@ -63,13 +63,17 @@ class PersonaMatch:
         return 1.0 - len(self.missing) / num_reference if num_reference else 1.0
 
 
-def match_sentences(similarity: np.ndarray, generated: Sequence[str], threshold: float) -> PersonaMatch:
+def match_sentences(
+    similarity: np.ndarray, generated: Sequence[str], threshold: float, one_to_one: bool = False
+) -> PersonaMatch:
     """Apply the threshold to a similarity matrix.
 
     Args:
         similarity: Cosines, (m, k).
         generated: The k generated sentences; one that repeats an earlier one, case and white space folded, is skipped.
         threshold: At or above it two sentences say the same.
+        one_to_one: Whether a sentence meets one other at most: of several wordings of one thing one is consistent. The
+            pairs are as many as can be, and of these the most similar.
 
     Returns:
         The match; see `PersonaMatch`.
@@ -81,15 +85,30 @@ def match_sentences(similarity: np.ndarray, generated: Sequence[str], threshold:
     first_seen: dict[str, int] = {}
     for j, sentence in enumerate(generated):
         first_seen.setdefault(fold(sentence), j)
-    reached = similarity >= threshold  # (m, k)
-    is_consistent = [bool(column.any()) for column in reached.T]  # (k,)
     distinct = sorted(first_seen.values())
+    reached = similarity >= threshold  # (m, k)
+    if one_to_one:
+        reached = _pairs(similarity, reached, distinct)  # (m, k)
+    is_consistent = [bool(column.any()) for column in reached.T]  # (k,)
     return PersonaMatch(
         similarity=similarity,
         consistent=[j for j in distinct if is_consistent[j]],
         inconsistent=[j for j in distinct if not is_consistent[j]],
         missing=[i for i in range(len(similarity)) if not reached[i].any()],
     )
+
+
+def _pairs(similarity: np.ndarray, reached: np.ndarray, columns: list[int]) -> np.ndarray:
+    """Which of the reached pairs stay if each row and each of the columns is in one at most, (m, k)."""
+    from scipy.optimize import linear_sum_assignment
+
+    pairs = np.zeros_like(reached)
+    small = 1 / (2 * min(reached.shape) + 2)  # one more pair outweighs all cosines, which are at most 1
+    worth = np.where(reached, 1 + small * similarity, 0.0)[:, columns]
+    rows, places = linear_sum_assignment(worth, maximize=True)
+    chosen = np.asarray(columns, dtype=int)[places]
+    pairs[rows, chosen] = reached[rows, chosen]
+    return pairs
 
 
 def persona_scores(matches: Sequence[PersonaMatch]) -> dict[str, float]:
@@ -199,6 +218,7 @@ class PersonaMatcher:
         threshold: At or above this cosine two sentences say the same. Above 1 nothing matches.
         cache_size: How many reference embeddings are kept, least recently used dropped first.
         batch_size: Sentences the encoder embeds at a time.
+        one_to_one: Whether a sentence meets one other at most; see `match_sentences`.
 
     Example:
         >>> matcher = PersonaMatcher(DEFAULT_ENCODER, threshold=0.6)
@@ -214,8 +234,10 @@ class PersonaMatcher:
         *,
         cache_size: int = 50_000,
         batch_size: int = 128,
+        one_to_one: bool = False,
     ) -> None:
         self.threshold = threshold
+        self.one_to_one = one_to_one
         self.encoder: Any = load_scorer(encoder) if isinstance(encoder, str) else encoder
         self.batch_size = batch_size
         self.encoder_calls = 0
@@ -251,7 +273,7 @@ class PersonaMatcher:
                 f"match: expected as many generated as reference lists, {len(generated)} != {len(reference)}."
             )
         return [
-            match_sentences(matrix, written, self.threshold)
+            match_sentences(matrix, written, self.threshold, self.one_to_one)
             for written, matrix in zip(generated, self._matrices(generated, reference), strict=True)
         ]
 

@@ -38,6 +38,10 @@ class PessTrainingFields:
             "encoder was calibrated for, 0.6 for the default one."
         },
     )
+    one_to_one_matching: bool = field(
+        default=False,
+        metadata={"help": "Whether a sentence meets one other at most: of several wordings one is consistent."},
+    )
     pess_start: float = field(
         default=0.3, metadata={"help": "Fraction of training, in [0, 1], before the PESS terms switch on."}
     )

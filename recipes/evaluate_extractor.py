@@ -55,6 +55,10 @@ class EvaluationArguments(ConsensusArguments):
         default=None,  # type: ignore[assignment]  # a number once `__post_init__` has run
         metadata={"help": "Matching similarity in [-1, 1]; by default what the encoder was calibrated for."},
     )
+    one_to_one: bool = field(
+        default=False,
+        metadata={"help": "Whether a sentence meets one other at most: several wordings of one thing count once."},
+    )
     bert_score_model: str | None = field(
         default=None, metadata={"help": "Model folder or id; without one BERTScore is left out."}
     )
@@ -85,7 +89,7 @@ def main(args: list[str] | None = None) -> None:
     reference = [list(persona) for persona in rows["persona"]]
     if parsed.plot is not None and not 0 <= parsed.plot_row < len(rows):
         raise PessError(f"plot_row: expected a row from 0 to {len(rows) - 1}, found {parsed.plot_row}.")
-    matcher = PersonaMatcher(parsed.similarity_model, parsed.similarity_threshold)
+    matcher = PersonaMatcher(parsed.similarity_model, parsed.similarity_threshold, one_to_one=parsed.one_to_one)
     generated = write_personas(parsed, rows)
     matches = matcher.match(generated, reference)
     scores = all_scores(parsed, generated, reference, matches)

@@ -146,6 +146,17 @@ def test_the_recipes_extract_and_measure_with_it(tmp_path):
     assert json.loads(scores.read_text())["rows"] == 8
 
 
+def test_wordings_of_one_thing_count_once_where_it_is_asked_for(tmp_path):
+    rows, found = tmp_path / "rows.jsonl", []
+    said = {"dialogue_id": "d", "utterances": ["I have two dogs.", "I own two dogs."], "persona": ["I have two dogs."]}
+    rows.write_text(json.dumps(said) + "\n")
+    for strict in (False, True):
+        scores = tmp_path / f"{strict}.json"
+        recipe("evaluate_extractor").main(flags(model="first-person", data=rows, output=scores, one_to_one=strict))
+        found.append(json.loads(scores.read_text())["persona_precision"])
+    assert found == [1.0, 0.5]
+
+
 @pytest.mark.parametrize(
     "more, message",
     [

@@ -93,6 +93,8 @@ def test_sources_are_lists_and_the_command_measures_what_the_run_measured(make_r
     assert head(card)["model-index"][0]["results"][0]["dataset"]["type"] == "me/three"
     command = "--model tester/fake --data me/three --split test --max_rows 5 --similarity_threshold 0.6"
     assert f"python recipes/evaluate_extractor.py {command}" in card
+    strict = run_with(train_data=["me/one"], test_data=["me/three"], one_to_one_matching=True)
+    assert "--one_to_one true" in render_model_card(make_run("strict", run=strict))
     held_out = {"train_data": ["sample"], "held_out_fraction": 0.1}
     card = render_model_card(make_run("held", run=run_with(**held_out)))
     assert "--data sample --held_out_fraction 0.1 --seed 42 " in card and "seeded grammar" in card

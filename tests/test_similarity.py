@@ -9,6 +9,8 @@ import pytest
 from fake_encoder import FakeEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from pess_hf.errors import PessError
 from pess_hf.similarity import (
@@ -177,6 +179,22 @@ def test_the_cache_does_not_keep_the_batch_alive_that_a_reference_came_from():
     assert kept.base is None, "a view keeps the embeddings of the whole batch in memory"
 
 
+def test_one_to_one_takes_one_wording_of_each_thing():
+    [match] = matcher(one_to_one=True).match([["cat", "puppy", "rock"]], [["dog", "bird"]])
+    assert (match.consistent, match.inconsistent, match.missing) == ([0, 1], [2], [])  # cat goes to bird
+    [match] = matcher(one_to_one=True).match([["puppy", "dog", "dog"]], [["dog"]])
+    assert (match.consistent, match.inconsistent, match.missing) == ([1], [0], [])  # the more similar one
+    assert (match.precision, match.recall) == (0.5, 1.0)
+    [match] = matcher(one_to_one=True).match([["puppy"]], [["dog", "cat"]])
+    assert (match.consistent, len(match.missing)) == ([0], 1)
+
+
+def test_one_to_one_of_nothing_is_that_of_any():
+    for generated, reference in (([], ["dog"]), (["dog"], []), ([], [])):
+        both = [matcher(one_to_one=strict).match([generated], [reference])[0] for strict in (False, True)]
+        assert [(one.precision, one.recall) for one in both] == [(both[0].precision, both[0].recall)] * 2
+
+
 # -- properties ---------------------------------------------------------------------------------------------------
 
 WORDS = st.sampled_from(["a", "b", "A", " a", "b ", "c", "żółw", "ŻÓŁW", "犬が好き", "🐕", "ß", "SS", "", "w " * 3000])
@@ -203,6 +221,23 @@ def test_consistent_and_inconsistent_partition_the_distinct_sentences(generated,
     if threshold > 1:
         assert match.consistent == []
         assert match.missing == list(range(len(reference)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(0, 5).flatmap(
+        lambda m: st.lists(st.lists(st.floats(-1, 1), min_size=m, max_size=m), min_size=1, max_size=5)
+    ),
+    st.floats(-1, 1),
+)
+def test_one_to_one_pairs_are_as_many_as_can_be(columns, threshold):
+    similarity = np.array(columns).T  # (m, k)
+    match = match_sentences(similarity, [str(j) for j in range(len(columns))], threshold, one_to_one=True)
+    assert len(match.consistent) == len(similarity) - len(match.missing)
+    most = maximum_bipartite_matching(csr_array(similarity >= threshold))
+    assert len(match.consistent) == (most >= 0).sum()
+    loose = match_sentences(similarity, [str(j) for j in range(len(columns))], threshold)
+    assert set(match.consistent) <= set(loose.consistent) and set(match.missing) >= set(loose.missing)
 
 
 @settings(max_examples=100, deadline=None)
