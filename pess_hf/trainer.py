@@ -5,12 +5,13 @@ Letters: B dialogues in a micro-batch, R decoder rows, T target tokens, V vocabu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import nn
 from torch.utils.data import SequentialSampler
 from transformers import PreTrainedModel, Seq2SeqTrainer
@@ -107,6 +108,7 @@ class PessTrainer(FiniteMixin, SafeCheckpointsMixin, PessHubMixin, Seq2SeqTraine
         self._restored_rollouts: TokenIds = []
         self._train_meter, self._eval_meter = TermMeter(), TermMeter([*TERMS, "rollout_consistent_rate"])
         self._gen_kwargs: dict[str, Any] = {}
+        self._writes_only = False
 
     @property
     def extractor(self) -> Any:
@@ -253,6 +255,26 @@ class PessTrainer(FiniteMixin, SafeCheckpointsMixin, PessHubMixin, Seq2SeqTraine
         separator = self.data_collator.persona_separator
         return [unique_sentences(split_pieces(text, separator)) for text in texts]
 
+    def write_personas(self, dialogues: Sequence[Sequence[str]]) -> list[list[str]]:
+        """Personas of dialogues without a reference, over all processes: generation alone, no loss.
+
+        Args:
+            dialogues: One list of utterances per speaker.
+
+        Returns:
+            The sentences of each dialogue, in order; needs `predict_with_generate`.
+
+        Example:
+            >>> trainer.write_personas([["My two dogs need a walk."]])  # doctest: +SKIP
+            [['I have two dogs.']]
+        """
+        rows = Dataset.from_dict({"utterances": dialogues, "persona": [[]] * len(dialogues)})
+        self._writes_only = True
+        try:
+            return self.decode_personas(self.predict(rows).predictions)
+        finally:
+            self._writes_only = False
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As `Trainer.log`, with the unweighted terms beside the training loss."""
         if "loss" in logs:
@@ -271,8 +293,10 @@ class PessTrainer(FiniteMixin, SafeCheckpointsMixin, PessHubMixin, Seq2SeqTraine
         inputs = self._prepare_inputs(inputs)
         num_real = num_real_rows(self.accelerator, len(inputs["labels"]))
         real: Batch = {name: rows[: max(num_real, 1)] for name, rows in inputs.items()} | {_REPEATS: num_real == 0}
-        with torch.no_grad():
-            loss: Any = self.compute_loss(model, real, num_items_in_batch=real["labels"].ne(-100).sum())
+        loss: Any = torch.zeros((), device=self.args.device)
+        if not self._writes_only:
+            with torch.no_grad():
+                loss = self.compute_loss(model, real, num_items_in_batch=real["labels"].ne(-100).sum())
         if prediction_loss_only or not self.args.predict_with_generate:
             return loss.detach(), None, None
         gen_kwargs = {k: v for k, v in {**self._gen_kwargs, **gen_kwargs}.items() if v is not None}
@@ -293,6 +317,8 @@ class PessTrainer(FiniteMixin, SafeCheckpointsMixin, PessHubMixin, Seq2SeqTraine
         if self.args.predict_with_generate:  # without compute_metrics the Trainer would ask for the loss alone
             kwargs["prediction_loss_only"] = self.args.prediction_loss_only
         output: Any = super().evaluation_loop(dataloader, *args, **kwargs)
+        if self._writes_only:
+            return output
         prefix = kwargs.get("metric_key_prefix", "eval")
         terms = self._eval_meter.read(self.accelerator)
         terms["loss"] = (

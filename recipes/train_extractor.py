@@ -178,8 +178,6 @@ def measure(trainer: PessTrainer, rows: datasets.Dataset) -> tuple[dict[str, flo
         The metrics: `test_persona_*` are those of the personas, `test_whole_persona_*` of reading whole dialogues
         where that is not the same. And the persona of each row.
     """
-    from datasets import Dataset
-
     from pess_hf.extraction import cut_dialogues, join_windows, window_of
 
     output = trainer.predict(rows, metric_key_prefix="test")
@@ -188,8 +186,7 @@ def measure(trainer: PessTrainer, rows: datasets.Dataset) -> tuple[dict[str, flo
     if not window:
         return metrics, trainer.decode_personas(output.predictions)
     owners, parts = cut_dialogues(rows["utterances"], window)
-    windows = trainer.predict(Dataset.from_dict({"utterances": parts, "persona": [[]] * len(parts)}))
-    personas = join_windows(owners, trainer.decode_personas(windows.predictions), len(rows))
+    personas = join_windows(owners, trainer.write_personas(parts), len(rows))
     metrics |= {name.replace("test_", "test_whole_"): value for name, value in metrics.items() if "_persona_" in name}
     scores = persona_scores(trainer.matcher.match(personas, [list(persona) for persona in rows["persona"]]))
     return metrics | {f"test_persona_{name}": value for name, value in scores.items()}, personas

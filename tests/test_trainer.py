@@ -111,6 +111,18 @@ def test_predictions_decode_whether_concatenated_or_in_batches(tmp_path):
     assert output.metrics["test_persona_f1"] == expected.metrics["test_persona_f1"]
 
 
+def test_personas_without_references_cost_no_loss_and_no_matching(tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, predict_with_generate=True, kind=PessTrainer, per_device_eval_batch_size=3)
+    expected = trainer.decode_personas(trainer.predict(trainer.eval_dataset).predictions)
+    dialogues = trainer.eval_dataset["utterances"]
+    with monkeypatch.context() as patch:
+        for name in ("compute_loss", "_matcher"):
+            patch.setattr(trainer, name, None)
+        assert trainer.write_personas(dialogues) == expected and any(expected)
+        assert trainer._matcher is None
+    assert trainer.evaluate()["eval_nll"] > 0  # the next evaluation measures again
+
+
 def test_rows_that_a_dropped_last_batch_leaves_out_are_not_measured(tmp_path):
     trainer = make_trainer(tmp_path, predict_with_generate=True, kind=PessTrainer, per_device_eval_batch_size=3,
                            dataloader_drop_last=True)  # fmt: skip
