@@ -340,6 +340,8 @@ def _context(
         "adapter": bool(run.adapter),
         "arguments": arguments,
         "separator": run.config.get("utterance_separator", DEFAULT_SEPARATOR),
+        "seeker_prefix": run.config.get("seeker_prefix", "Persona:"),
+        "supporter_prefix": run.config.get("supporter_prefix", "System:"),
         "persona_separator": run.config.get("persona_separator", DEFAULT_SEPARATOR),
         "similarity_model": _public_name(arguments.get("similarity_model"), run.path),
         "extractor": _public_name(arguments.get("extractor"), run.path),
