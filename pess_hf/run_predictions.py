@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pess_hf.data.fields import take, take_label, take_texts
 from pess_hf.data.files import read_json_lines
@@ -28,6 +29,22 @@ class Predictions:
     ids: list[str]
     reference: list[list[str]]
     generated: list[list[str]]
+
+
+def prediction_rows(rows: Iterable[Mapping[str, Any]], personas: Iterable[list[str]]) -> Iterator[dict[str, Any]]:
+    """What `predictions.jsonl` holds: of each row its id, the reference persona and what was written.
+
+    Args:
+        rows: Persona rows.
+        personas: What was written of each.
+
+    Example:
+        >>> row = {"dialogue_id": "d", "utterances": ["I sing!"], "persona": ["I sing."]}
+        >>> list(prediction_rows([row], [["I sing a lot."]]))
+        [{'dialogue_id': 'd', 'reference': ['I sing.'], 'generated': ['I sing a lot.']}]
+    """
+    for row, generated in zip(rows, personas, strict=False):
+        yield {"dialogue_id": row["dialogue_id"], "reference": row["persona"], "generated": generated}
 
 
 def find_runs(names: Sequence[str]) -> list[Path]:

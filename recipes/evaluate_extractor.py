@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pess_hf.arguments import parse_recipe_args
 from pess_hf.calibration import resolve_threshold
-from pess_hf.cli import check_counts, prepare_output_file, run_recipe, write_json
+from pess_hf.cli import check_counts, prepare_output_file, run_recipe, write_json, write_jsonl
 from pess_hf.consensus_args import ConsensusArguments
 from pess_hf.data import load_persona_dataset
 from pess_hf.data.subset import first_rows
@@ -15,6 +15,7 @@ from pess_hf.errors import PessError
 from pess_hf.extractor_args import split_by_group
 from pess_hf.floor import first_person_sentences
 from pess_hf.plots import check_picture_path, plot_similarity
+from pess_hf.run_predictions import prediction_rows
 from pess_hf.similarity import DEFAULT_ENCODER, PersonaMatch, PersonaMatcher, persona_scores
 from pess_hf.text_metrics import bert_score, bleu, distinct, rouge
 
@@ -40,6 +41,10 @@ class EvaluationArguments(ConsensusArguments):
     max_rows: int | None = field(default=None, metadata={"help": "Use only so many rows."})
     plot: str | None = field(default=None, metadata={"help": "Picture of one dialogue's similarity matrix to write."})
     plot_row: int = field(default=0, metadata={"help": "Which row to plot, from 0."})
+    predictions: str | None = field(
+        default=None,
+        metadata={"help": "JSON Lines file of what was written; compare.py reads it as NAME/predictions.jsonl."},
+    )
     batch_size: int = field(default=32, metadata={"help": "Dialogues generated for at once."})
     num_beams: int | None = field(default=None, metadata={"help": "Beams; by default what the model was saved with."})
     max_new_tokens: int | None = field(default=None, metadata={"help": "Tokens written at most per persona."})
@@ -82,7 +87,8 @@ class EvaluationArguments(ConsensusArguments):
 def main(args: list[str] | None = None) -> None:
     """Read, extract, match, write."""
     (parsed,) = parse_recipe_args(EvaluationArguments, args, __doc__)
-    prepare_output_file(parsed.output)
+    for path in filter(None, (parsed.output, parsed.predictions)):
+        prepare_output_file(path)
     if parsed.plot is not None:
         check_picture_path(parsed.plot)
     rows = load_rows(parsed)
@@ -94,6 +100,8 @@ def main(args: list[str] | None = None) -> None:
     matches = matcher.match(generated, reference)
     scores = all_scores(parsed, generated, reference, matches)
     write_json(parsed.output, scores)
+    if parsed.predictions is not None:
+        write_jsonl(parsed.predictions, prediction_rows(rows, generated))
     for name, value in scores.items():
         print(f"{name:<20} {value:.4f}" if isinstance(value, float) else f"{name:<20} {value}")
     if parsed.plot is not None:

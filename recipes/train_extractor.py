@@ -19,6 +19,7 @@ from pess_hf.extractor_args import (
 )
 from pess_hf.lora_args import LoraArguments, check_resumable
 from pess_hf.run_checkpoints import find_checkpoint
+from pess_hf.run_predictions import PREDICTIONS, prediction_rows
 from pess_hf.similarity import PersonaMatcher, persona_scores
 from pess_hf.training_fields import PESS_TRAINING
 
@@ -215,11 +216,7 @@ def write_predictions(folder: Path, splits: PersonaSplits, personas: list[list[s
     """One line per test row: its id, the reference persona and what the model wrote."""
     if splits.test is None:
         return
-    rows = zip(splits.test, personas, strict=False)
-    write_jsonl(
-        folder / "predictions.jsonl",
-        ({"dialogue_id": row["dialogue_id"], "reference": row["persona"], "generated": ours} for row, ours in rows),
-    )
+    write_jsonl(folder / PREDICTIONS, prediction_rows(splits.test, personas))
 
 
 def record_run(folder: Path, arguments: list[Any], splits: PersonaSplits, metrics: dict[str, float]) -> None:

@@ -13,6 +13,7 @@ from pess_hf import Consensus, PersonaMatcher, PessError
 from pess_hf.consensus import agreed_sentences, answer_shares
 from pess_hf.extraction import TorchEngine
 from pess_hf.fast_engine import CTranslate2Engine
+from pess_hf.run_predictions import find_runs, read_predictions
 from pess_hf.text import split_pieces
 
 # Two wordings of one thing (cosine 0.96), one sentence near the second wording only (0.8), and one apart.
@@ -142,8 +143,11 @@ def test_the_recipes_extract_and_measure_with_it(tmp_path):
     best, agreed = ([json.loads(line)["persona"] for line in file.read_text().splitlines()] for file in files)
     assert len(agreed) == len(best) == 8 and agreed != best
     scores = tmp_path / "scores.json"
-    recipe("evaluate_extractor").main(flags(model=model, data=rows, output=scores, consensus_answers=4))
+    more = {"consensus_answers": 4, "consensus_share": 0.05, "predictions": tmp_path / "predictions.jsonl"}
+    recipe("evaluate_extractor").main(flags(model=model, data=rows, output=scores, **more))
     assert json.loads(scores.read_text())["rows"] == 8
+    [run] = find_runs([str(tmp_path)])
+    assert read_predictions(run).generated == agreed
 
 
 def test_wordings_of_one_thing_count_once_where_it_is_asked_for(tmp_path):
