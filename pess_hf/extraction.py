@@ -149,14 +149,12 @@ def extract_personas(
     max_source_length = min(max_source_length, max_positions(model))
     sources = encode_sources(tokenizer, windows, model.config.utterance_separator, max_source_length)
     warn_of_truncation([source.num_dropped for source in sources], "oldest utterances", "max_source_length")
-    order = sorted(range(len(sources)), key=lambda part: (-len(sources[part].input_ids), part))
     written: list[list[str]] = [[] for _ in sources]
     left = Counter(owners)
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     own_bar = tqdm(total=len(dialogues), desc="extract", unit="row", disable=disable_tqdm or progress is not None)
     with own_bar:
         bar = own_bar if progress is None else progress
-        for parts in batches:
+        for parts in _length_sorted([len(source.input_ids) for source in sources], batch_size):
             batch = [sources[part].input_ids for part in parts]
             personas = write_personas(writer, batch, model.config.persona_separator, generation, consensus)
             for part, persona in zip(parts, personas, strict=True):
@@ -164,6 +162,12 @@ def extract_personas(
             left.subtract(owners[part] for part in parts)
             bar.update(sum(left[row] == 0 for row in {owners[part] for part in parts}))
     return join_windows(owners, written, len(dialogues))
+
+
+def _length_sorted(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Numbers of the sources, the longest first, in batches."""
+    order = sorted(range(len(lengths)), key=lambda part: (-lengths[part], part))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def write_personas(

@@ -119,11 +119,7 @@ class PessTrainer(FiniteMixin, SafeCheckpointsMixin, PessHubMixin, Seq2SeqTraine
     def matcher(self) -> PersonaMatcher:
         """The matcher, loaded when it is first needed."""
         if self._matcher is None:
-            self._matcher = PersonaMatcher(
-                self.args.similarity_model,
-                self.args.similarity_threshold,
-                one_to_one=self.args.one_to_one_matching,
-            )
+            self._matcher = self.args.open_matcher()
         return self._matcher
 
     def pess_is_active(self) -> bool:

@@ -9,6 +9,7 @@ from transformers import Seq2SeqTrainingArguments
 
 from pess_hf.calibration import resolve_threshold
 from pess_hf.errors import PessError
+from pess_hf.similarity import PersonaMatcher
 from pess_hf.training_fields import PessTrainingFields
 
 #: Settings that count something, and are None or 1 at least.
@@ -67,6 +68,10 @@ class PessTrainingArguments(PessTrainingFields, Seq2SeqTrainingArguments):
     def has_pess_terms(self) -> bool:
         """Whether a weight of a PESS term is above 0."""
         return bool(self.completeness_weight or self.consistency_weight)
+
+    def open_matcher(self) -> PersonaMatcher:
+        """What matches personas in training and in its evaluations; loads the sentence encoder."""
+        return PersonaMatcher(self.similarity_model, self.similarity_threshold, one_to_one=self.one_to_one_matching)
 
     def pess_start_step(self, max_steps: int) -> int:
         """The optimiser step, of `max_steps`, before which the PESS terms switch on."""

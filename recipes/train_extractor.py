@@ -47,12 +47,7 @@ def main(args: list[str] | None = None) -> None:
     splits = load_splits(data_args, training_args.seed)
     matcher = None
     if data_args.window_sizes is not None or training_args.has_pess_terms:
-        # Loads the sentence encoder: a wrong name shows before training.
-        matcher = PersonaMatcher(
-            training_args.similarity_model,
-            training_args.similarity_threshold,
-            one_to_one=training_args.one_to_one_matching,
-        )
+        matcher = training_args.open_matcher()  # a wrong name shows before training
     if matcher is not None and data_args.window_sizes is not None:
         splits = cut_training_rows(splits, data_args, training_args, matcher)
     trainer = build_trainer(model_args, data_args, lora_args, training_args, splits, matcher)
