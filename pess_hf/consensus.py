@@ -132,7 +132,7 @@ def agreed_sentences(
     places = {fold(sentence): place for place, sentence in enumerate(candidates)}
     holds = np.zeros((len(answers), len(candidates)), dtype=bool)  # (A, C)
     for row, sentences in enumerate(answers):
-        holds[row, [places[fold(sentence)] for sentence in sentences if fold(sentence) in places]] = True
+        holds[row, [places[folded] for folded in map(fold, sentences) if folded in places]] = True
     wording = shares @ holds  # (C,)
     same = same | np.eye(len(candidates), dtype=bool)  # rounding may take a sentence for another than itself
     left = np.ones(len(candidates), dtype=bool)  # (C,)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from pess_hf.consensus import Consensus, check_consensus
 from pess_hf.errors import PessError
-from pess_hf.similarity import DEFAULT_ENCODER
-
-if TYPE_CHECKING:
-    from pess_hf.consensus import Consensus
+from pess_hf.similarity import DEFAULT_ENCODER, PersonaMatcher
 
 
 @dataclass(kw_only=True)
@@ -29,10 +26,11 @@ class ConsensusArguments:
         },
     )
     consensus_share: float = field(
-        default=0.1, metadata={"help": "Share of their probability from which a sentence is kept; lower finds more."}
+        default=Consensus.share,
+        metadata={"help": "Share of their probability from which a sentence is kept; lower finds more."},
     )
     consensus_similarity: float = field(
-        default=0.8, metadata={"help": "Similarity from which two sentences count as the same."}
+        default=Consensus.similarity, metadata={"help": "Similarity from which two sentences count as the same."}
     )
     consensus_model: str = field(
         default=DEFAULT_ENCODER, metadata={"help": "Sentence encoder that tells which sentences say the same."}
@@ -44,8 +42,6 @@ class ConsensusArguments:
         Raises:
             PessError: If something does not fit.
         """
-        from pess_hf.consensus import check_consensus
-
         if self.consensus_answers is None:
             return
         check_consensus(self.consensus_answers, self.consensus_share, self.consensus_similarity, "consensus_")
@@ -59,8 +55,5 @@ class ConsensusArguments:
         """The consensus with its encoder loaded; None where one answer is wanted."""
         if self.consensus_answers is None:
             return None
-        from pess_hf.consensus import Consensus
-        from pess_hf.similarity import PersonaMatcher
-
         matcher = PersonaMatcher(self.consensus_model)
         return Consensus(matcher, self.consensus_answers, self.consensus_share, self.consensus_similarity)

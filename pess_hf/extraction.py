@@ -69,14 +69,14 @@ class TorchEngine:
         """
         input_ids, mask = self._padded(sources)  # (B, S)
         beams = {"num_beams": number, "num_return_sequences": number, "length_penalty": 0.0, "do_sample": False}
-        with rollout_mode(self.model), shared_beams(self.model):
-            sequences = self.model.generate(input_ids=input_ids, attention_mask=mask, **generation, **beams)
-        texts = self.tokenizer.batch_decode(sequences, skip_special_tokens=True)
         answers = []
-        for row, answer in enumerate(sequences.view(len(sources), number, -1)):  # (B * K, T) -> (B, K, T)
-            with rollout_mode(self.model):
-                log_probs = sequence_log_probs(self.model, input_ids[row : row + 1], mask[row : row + 1], answer)
-            answers.append(list(zip(texts[row * number : (row + 1) * number], log_probs.tolist(), strict=True)))
+        with rollout_mode(self.model):
+            with shared_beams(self.model):
+                sequences = self.model.generate(input_ids=input_ids, attention_mask=mask, **generation, **beams)
+            for row, several in enumerate(sequences.view(len(sources), number, -1)):  # (B * K, T) -> (B, K, T)
+                log_probs = sequence_log_probs(self.model, input_ids[row : row + 1], mask[row : row + 1], several)
+                texts = self.tokenizer.batch_decode(several, skip_special_tokens=True)
+                answers.append(list(zip(texts, log_probs.tolist(), strict=True)))
         return answers
 
     def _padded(self, sources: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
