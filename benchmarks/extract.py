@@ -25,7 +25,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -212,12 +212,19 @@ def scores(written: dict[str, Personas], rows: list[dict[str, Any]]) -> dict[str
     return {name: persona_scores(matcher.match(*pair)) for name, pair in pairs.items()}
 
 
+def numbered(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows over and over, from the second time on with the number of the round: what reads alike is read once."""
+    yield from rows
+    for lap in itertools.count(2):
+        yield from ({**row, "utterances": [*row["utterances"], f"{lap}."]} for row in rows)
+
+
 def scale(args: argparse.Namespace, folder: Path, rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Rows per second of `recipes/extract.py` at growing numbers of rows; rows are repeated where they run out."""
+    """Rows per second of `recipes/extract.py` at growing numbers of rows; short of rows they come again, numbered."""
     engine = {} if args.scaling_way == "torch" else {"engine": "ctranslate2", "compute_type": args.scaling_way}
     results = {}
     for number in args.scaling:
-        many = list(itertools.islice(itertools.cycle(rows), number))
+        many = list(itertools.islice(numbered(rows), number))
         settings = {"num_beams": args.scaling_beams, "max_new_tokens": args.max_new_tokens, **engine}
         spent, _ = timed(partial(run_recipe_on, folder, many, args, **settings))
         results[str(number)] = {"seconds": spent, "rows_per_second": number / spent}

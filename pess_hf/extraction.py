@@ -85,6 +85,8 @@ class TorchEngine:
         return input_ids, pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)  # (B, S)
 
 
+#: A source and the numbers of the windows that read like it.
+Group: TypeAlias = tuple[Sequence[int], list[int]]
 #: What writes personas: a name, or an engine that `open_engine` made.
 Engine: TypeAlias = "str | TorchEngine | CTranslate2Engine"
 
@@ -151,22 +153,40 @@ def extract_personas(
     warn_of_truncation([source.num_dropped for source in sources], "oldest utterances", "max_source_length")
     written: list[list[str]] = [[] for _ in sources]
     left = Counter(owners)
+    alike = _alike([source.input_ids for source in sources], _draws(model, generation))
     own_bar = tqdm(total=len(dialogues), desc="extract", unit="row", disable=disable_tqdm or progress is not None)
     with own_bar:
         bar = own_bar if progress is None else progress
-        for parts in _length_sorted([len(source.input_ids) for source in sources], batch_size):
-            batch = [sources[part].input_ids for part in parts]
-            personas = write_personas(writer, batch, model.config.persona_separator, generation, consensus)
-            for part, persona in zip(parts, personas, strict=True):
-                written[part] = persona
-            left.subtract(owners[part] for part in parts)
-            bar.update(sum(left[row] == 0 for row in {owners[part] for part in parts}))
+        for groups in _length_sorted(alike, batch_size):
+            personas = write_personas(
+                writer, [ids for ids, _ in groups], model.config.persona_separator, generation, consensus
+            )
+            for (_, parts), persona in zip(groups, personas, strict=True):
+                for part in parts:
+                    written[part] = persona
+            done = [owners[part] for _, parts in groups for part in parts]
+            left.subtract(done)
+            bar.update(sum(left[row] == 0 for row in set(done)))
     return join_windows(owners, written, len(dialogues))
 
 
-def _length_sorted(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Numbers of the sources, the longest first, in batches."""
-    order = sorted(range(len(lengths)), key=lambda part: (-lengths[part], part))
+def _draws(model: Any, generation: dict[str, Any]) -> bool:
+    """Whether answers are drawn, so that two readings of one text may differ."""
+    config = generation.get("generation_config") or model.generation_config
+    return bool(generation.get("do_sample", config.do_sample))
+
+
+def _alike(sources: Sequence[Sequence[int]], draws: bool) -> list[Group]:
+    """Each distinct source once with the numbers of those that are the same; all apart where answers are drawn."""
+    groups: dict[Any, list[int]] = {}
+    for part, source in enumerate(sources):
+        groups.setdefault(part if draws else tuple(source), []).append(part)
+    return [(sources[parts[0]], parts) for parts in groups.values()]
+
+
+def _length_sorted(groups: Sequence[Group], batch_size: int) -> list[list[Group]]:
+    """The sources in batches, the longest first."""
+    order = sorted(groups, key=lambda group: (-len(group[0]), group[1]))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 

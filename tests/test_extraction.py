@@ -169,3 +169,44 @@ def test_a_progress_bar_counts_dialogues(capsys):
     assert "5/5" in capsys.readouterr().err
     extract(tiny_bart(), disable_tqdm=True, max_new_tokens=1)
     assert "5/5" not in capsys.readouterr().err
+
+
+class Counting:
+    """Stands in for `generate` and counts the rows that it is given."""
+
+    def __init__(self, model):
+        self.generate, self.rows = model.generate, 0
+
+    def __call__(self, input_ids, **settings):
+        self.rows += len(input_ids)
+        return self.generate(input_ids=input_ids, **settings)
+
+
+def test_what_reads_alike_is_read_once(capsys):
+    model = lively("bart")
+    alone = [extract(model, dialogues=[dialogue])[0] for dialogue in DIALOGUES]
+    model.generate = Counting(model)
+    assert extract(model, dialogues=DIALOGUES * 3, batch_size=2, disable_tqdm=False) == alone * 3
+    assert model.generate.rows == len(DIALOGUES)
+    assert "15/15" in capsys.readouterr().err
+
+
+def test_prefixes_share_their_windows():
+    model = lively("bart")
+    turns = DIALOGUES[2]
+    prefixes = [turns[:number] for number in range(1, len(turns) + 1)]
+    alone = [extract(model, dialogues=[prefix], utterance_window=1)[0] for prefix in prefixes]
+    model.generate = Counting(model)
+    assert extract(model, dialogues=prefixes, utterance_window=1) == alone
+    assert model.generate.rows == len(turns)
+
+
+@pytest.mark.parametrize("where", ["call", "config"])
+def test_every_drawn_answer_is_drawn_anew(where):
+    model = lively("bart")
+    if where == "config":
+        model.generation_config.do_sample = True
+    model.generate = Counting(model)
+    settings = {"do_sample": True} if where == "call" else {}
+    extract(model, dialogues=[DIALOGUES[0]] * 3, **settings)
+    assert model.generate.rows == 3
