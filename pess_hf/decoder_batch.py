@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, chain
 
+import numpy as np
 import torch
 
 from pess_hf.data.collator import pad_labels
@@ -45,6 +47,8 @@ class SentencePairs:
         candidates: Token ranges of the K generated sentences.
         positives: (A, K) bool.
         negatives: (A, K) bool.
+        in_batch: Which candidates of the whole micro-batch, in the order of its pairs, are negatives too, (A, C) bool;
+            None for none.
     """
 
     reference_row: int
@@ -53,6 +57,7 @@ class SentencePairs:
     candidates: Spans
     positives: torch.Tensor
     negatives: torch.Tensor
+    in_batch: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ def build_decoder_batch(
     threshold: float,
     use_completeness: bool = True,
     use_consistency: bool = True,
+    similarity: np.ndarray | None = None,
 ) -> DecoderBatch:
     """Lay out the decoder rows of one micro-batch.
 
@@ -97,6 +103,8 @@ def build_decoder_batch(
         threshold: The matching threshold, which decides the positives.
         use_completeness: Add a row per dialogue whose new target is not just its reference.
         use_consistency: Add a generated row per dialogue that has positives and negatives.
+        similarity: Cosines of all reference sentences and all generated ones, (M, K), for negatives from the other
+            dialogues, and then a generated row per dialogue for which anything was written; None for none.
 
     Returns:
         The batch, on the CPU.
@@ -106,10 +114,8 @@ def build_decoder_batch(
         >>> build_decoder_batch([["I sing."], ["I ski."]], None, encode, threshold=0.6).target_ids.tolist()
         [[7, 2], [7, 2]]
     """
-    targets, pairs_of = (
-        _target_rows(references, rollouts, use_completeness),
-        _generated_rows(rollouts, use_consistency),
-    )
+    targets = _target_rows(references, rollouts, use_completeness)
+    pairs_of = _generated_rows(rollouts, use_consistency, similarity is not None)
     encoded = encode([list(persona) for persona in references] + list(targets.values()) + list(pairs_of.values()))
     num_scored = len(references) + len(targets)
     target_ids = pad_labels([target.input_ids for target in encoded])  # (R, T)
@@ -120,6 +126,8 @@ def build_decoder_batch(
         for k, row in enumerate(pairs_of)
         if rollouts is not None
     ]
+    if rollouts is not None and similarity is not None:
+        pairs = _with_in_batch(pairs, references, rollouts, encoded, similarity < threshold)
     dialogues = [*range(len(references)), *targets, *pairs_of]
     has_targets = rollouts is not None and use_completeness
     return DecoderBatch(target_ids, labels, torch.tensor(dialogues), list(targets) if has_targets else None, pairs)
@@ -138,12 +146,13 @@ def _target_rows(
     return {row: target for row, target in targets.items() if target != list(references[row])}
 
 
-def _generated_rows(rollouts: Sequence[Rollout] | None, wanted: bool) -> dict[int, list[str]]:
-    """Generated sentences of the dialogues that have positives and negatives; elsewhere the term is 0."""
+def _generated_rows(rollouts: Sequence[Rollout] | None, wanted: bool, in_batch: bool) -> dict[int, list[str]]:
+    """Generated sentences of the dialogues that have positives and negatives, or lend negatives to others."""
     if rollouts is None or not wanted:
         return {}
     both = [row for row, rollout in enumerate(rollouts) if rollout.match.consistent and rollout.match.inconsistent]
-    return {row: rollouts[row].generated for row in both}
+    rows = [row for row, rollout in enumerate(rollouts) if rollout.generated] if in_batch else both
+    return {row: rollouts[row].generated for row in rows}
 
 
 def _sentence_pairs(
@@ -167,6 +176,26 @@ def _sentence_pairs(
         positives=reached & consistent,
         negatives=inconsistent.expand_as(reached),
     )
+
+
+def _with_in_batch(
+    pairs: Sequence[SentencePairs],
+    references: Sequence[Sequence[str]],
+    rollouts: Sequence[Rollout],
+    encoded: Sequence[EncodedTarget],
+    differs: np.ndarray,
+) -> list[SentencePairs]:
+    """The pairs with the negatives that others lend them; `differs` (M, K) says which sentences can be one."""
+    first_row = [0, *accumulate(map(len, references))]
+    first_column = [0, *accumulate(len(rollout.generated) for rollout in rollouts)]
+    rows = [[first_row[p.reference_row] + i for i in _nonempty(encoded[p.reference_row].spans)] for p in pairs]
+    columns = [[first_column[p.reference_row] + j for j in _nonempty(encoded[p.generated_row].spans)] for p in pairs]
+    owners = np.repeat(np.arange(len(pairs)), [len(places) for places in columns])  # (C,)
+    lent = differs[:, [*chain.from_iterable(columns)]]  # (M, K) -> (M, C)
+    return [
+        replace(pair, in_batch=torch.from_numpy(lent[rows[n]] & (owners != n)))  # (A, C)
+        for n, pair in enumerate(pairs)
+    ]
 
 
 def _nonempty(spans: Spans) -> dict[int, tuple[int, int]]:

@@ -33,6 +33,7 @@ PESS_SETTINGS = frozenset(
         "similarity_model",
         "similarity_threshold",
         "one_to_one_matching",
+        "in_batch_negatives",
         "rollout_steps",
         "rollout_max_new_tokens",
         "rollout_batch_size",

@@ -229,8 +229,8 @@ class PersonaExtractionMixin(BeamSharingMixin):
     ) -> list[list[str]]:
         """Write the persona of each speaker.
 
-        Dialogues are tokenised, sorted by length, generated in batches and put back into order. What reads alike, such as
-        the windows that two beginnings of one conversation share, is read once, unless answers are drawn (`do_sample`).
+        Dialogues are tokenised, sorted by length, generated in batches and put back into order. What reads alike, such
+        as windows that two beginnings of one conversation share, is read once, unless answers are drawn (`do_sample`).
 
         Args:
             dialogues: One list of utterances per speaker, oldest first.

@@ -277,6 +277,22 @@ class PersonaMatcher:
             for written, matrix in zip(generated, self._matrices(generated, reference), strict=True)
         ]
 
+    def similarity(self, generated: Sequence[str], reference: Sequence[str]) -> np.ndarray:
+        """How alike every reference sentence and every generated one are.
+
+        Args:
+            generated: K sentences written by the model, of any dialogues.
+            reference: M sentences of reference personas.
+
+        Returns:
+            Cosines, (M, K).
+
+        Example:
+            >>> PersonaMatcher().similarity(["I own two dogs."], ["I have two dogs.", "I play chess."]).shape
+            (2, 1)
+        """
+        return self._matrices([generated], [reference])[0]
+
     def _matrices(self, generated: Sequence[Sequence[str]], reference: Sequence[Sequence[str]]) -> list[np.ndarray]:
         if hasattr(self.encoder, "similarity_matrices"):  # a scorer of pairs, which embeds nothing
             return self.encoder.similarity_matrices(reference, generated)

@@ -93,14 +93,25 @@ def _consistency_by_dialogue(
     zeros = hidden.new_zeros(num_dialogues, dtype=torch.promote_types(hidden.dtype, torch.float32))
     if not pairs:
         return zeros
-    losses = torch.stack([_consistency(hidden, pair, temperature) for pair in pairs])
+    written = [sentence_representations(hidden[pair.generated_row], _as_read(pair.candidates)) for pair in pairs]
+    everyone = torch.cat(written)  # (C, D)
+    losses = torch.stack(
+        [_consistency(hidden, pair, own, everyone, temperature) for pair, own in zip(pairs, written, strict=True)]
+    )
     return zeros.index_add(0, torch.tensor([pair.reference_row for pair in pairs], device=hidden.device), losses)
 
 
-def _consistency(hidden: torch.Tensor, pair: SentencePairs, temperature: float) -> torch.Tensor:
+def _consistency(
+    hidden: torch.Tensor, pair: SentencePairs, own: torch.Tensor, everyone: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """The term of one dialogue against its own candidates (K, D) and, where they are negatives, everyone's (C, D)."""
     anchors = sentence_representations(hidden[pair.reference_row], _as_read(pair.anchors))  # (A, D)
-    candidates = sentence_representations(hidden[pair.generated_row], _as_read(pair.candidates))  # (K, D)
-    positives, negatives = pair.positives.to(hidden.device), pair.negatives.to(hidden.device)
+    positives, negatives = pair.positives.to(hidden.device), pair.negatives.to(hidden.device)  # (A, K)
+    if pair.in_batch is None:
+        return consistency_loss(anchors, own, positives, negatives, temperature)
+    lent = pair.in_batch.to(hidden.device)  # (A, C)
+    positives = torch.cat([positives, torch.zeros_like(lent)], dim=1)  # (A, K + C)
+    candidates, negatives = torch.cat([own, everyone]), torch.cat([negatives, lent], dim=1)
     return consistency_loss(anchors, candidates, positives, negatives, temperature)
 
 

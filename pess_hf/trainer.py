@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch import nn
@@ -200,7 +201,15 @@ class PessTrainer(FiniteMixin, SafeCheckpointsMixin, PessHubMixin, Seq2SeqTraine
             self.matcher.threshold if rollouts is not None else self.args.similarity_threshold,
             use_completeness=self.args.completeness_weight > 0,
             use_consistency=self.args.consistency_weight > 0,
+            similarity=self._batch_similarity(inputs, rollouts),
         )
+
+    def _batch_similarity(self, inputs: Batch, rollouts: list[Rollout] | None) -> np.ndarray | None:
+        """Cosines (M, K) of all reference and generated sentences of the micro-batch, where negatives come from it."""
+        if rollouts is None or not self.args.in_batch_negatives or not self.args.consistency_weight:
+            return None
+        generated = [sentence for rollout in rollouts for sentence in rollout.generated]  # K
+        return self.matcher.similarity(generated, [sentence for persona in inputs["persona"] for sentence in persona])
 
     def _model_inputs(self, inputs: Batch, batch: DecoderBatch) -> Batch:
         return {

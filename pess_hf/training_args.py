@@ -70,8 +70,18 @@ class PessTrainingArguments(PessTrainingFields, Seq2SeqTrainingArguments):
         return bool(self.completeness_weight or self.consistency_weight)
 
     def open_matcher(self) -> PersonaMatcher:
-        """What matches personas in training and in its evaluations; loads the sentence encoder."""
-        return PersonaMatcher(self.similarity_model, self.similarity_threshold, one_to_one=self.one_to_one_matching)
+        """What matches personas in training and in its evaluations; loads the sentence encoder.
+
+        Raises:
+            PessError: It cannot be loaded, or it scores pairs and negatives come from the whole micro-batch.
+        """
+        matcher = PersonaMatcher(self.similarity_model, self.similarity_threshold, one_to_one=self.one_to_one_matching)
+        if self.in_batch_negatives and hasattr(matcher.encoder, "similarity_matrices"):
+            raise PessError(
+                f"in_batch_negatives: expected a sentence encoder as similarity_model, found {self.similarity_model}, "
+                "which would score every pair of sentences of a micro-batch. Leave it out, or name an encoder."
+            )
+        return matcher
 
     def pess_start_step(self, max_steps: int) -> int:
         """The optimiser step, of `max_steps`, before which the PESS terms switch on."""

@@ -42,6 +42,13 @@ class PessTrainingFields:
         default=False,
         metadata={"help": "Whether a sentence meets one other at most: of several wordings one is consistent."},
     )
+    in_batch_negatives: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether the consistency term also holds a reference sentence against what was generated for the "
+            "other dialogues of the micro-batch, unless it reaches the threshold."
+        },
+    )
     pess_start: float = field(
         default=0.3, metadata={"help": "Fraction of training, in [0, 1], before the PESS terms switch on."}
     )

@@ -12,6 +12,7 @@ from pess_hf.calibration import Calibration, write_calibration
 from pess_hf.contradiction import EncoderContrast, contradicting_sentences, contradiction_scorer
 from pess_hf.nli_scorer import NliScorer, label_columns
 from pess_hf.similarity import load_scorer
+from pess_hf.training_args import PessTrainingArguments
 
 REFERENCE, GENERATED = [["I have two dogs.", "I sing."], []], [["I own a dog.", "I sing.", "No."], ["I ski."]]
 
@@ -56,6 +57,13 @@ def test_it_matches_personas_by_folder_and_threshold(tmp_path):
     first, second = matcher.match(GENERATED, REFERENCE)
     assert (first.missing, first.inconsistent, second.inconsistent) == ([0, 1], [0, 1, 2], [0])
     assert matcher.match([[]], [[]])[0].similarity.shape == (0, 0)
+
+
+def test_it_cannot_score_all_pairs_of_a_micro_batch(tmp_path):
+    settings = {"similarity_model": tiny_cross_encoder(tmp_path), "similarity_threshold": 0.5, "output_dir": "x"}
+    assert isinstance(PessTrainingArguments(**settings).open_matcher().encoder, NliScorer)
+    with pytest.raises(PessError, match=r"in_batch_negatives: expected a sentence encoder.* name an encoder"):
+        PessTrainingArguments(in_batch_negatives=True, **settings).open_matcher()
 
 
 def at(angle):

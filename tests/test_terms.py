@@ -5,10 +5,24 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_decoder_batch import CAR, CHOIR, DOG, GENERATED, NURSE, PUPPY, REFERENCES, THRESHOLD, encode, rollouts
+from fake_encoder import FakeEncoder
+from test_decoder_batch import (
+    CAR,
+    CHOIR,
+    DOG,
+    GENERATED,
+    NURSE,
+    PUPPY,
+    REFERENCES,
+    THRESHOLD,
+    VECTORS,
+    encode,
+    rollouts,
+)
 
 from pess_hf.data.collator import pad_labels
 from pess_hf.decoder_batch import DecoderBatch, build_decoder_batch
+from pess_hf.similarity import PersonaMatcher
 from pess_hf.terms import PessTerms, TermMeter, consistent_counts, pess_terms
 
 VOCABULARY, SIZE = 400, 6
@@ -107,6 +121,64 @@ def test_terms_equal_a_slow_transcription(generated, references, temperature, sm
     expected = slow_terms(scores, hidden, references, written, temperature, smoothing)
     found = terms.nll_sum.item(), terms.completeness.item(), terms.consistency.item()
     assert found == pytest.approx(expected, rel=1e-9)
+
+
+def in_batch(generated, references):
+    """The decoder batch whose negatives come from the whole micro-batch."""
+    sentences = [[sentence for persona in personas for sentence in persona] for personas in (generated, references)]
+    similarity = PersonaMatcher(FakeEncoder(VECTORS), THRESHOLD).similarity(*sentences)
+    return build_decoder_batch(references, rollouts(generated, references), encode, THRESHOLD, similarity=similarity)
+
+
+def cosine(one, other):
+    return sum(a * b for a, b in zip(VECTORS[one], VECTORS[other], strict=True))
+
+
+def slow_in_batch_consistency(hidden, generated, references, first_row, temperature):
+    rows = {row: first_row + n for n, row in enumerate(row for row, written in enumerate(generated) if written)}
+    states = {
+        row: [representation(hidden, place, span) for span in encode([generated[row]])[0].spans]
+        for row, place in rows.items()
+    }
+    total = 0.0
+    for row in range(len(references)):
+        losses = []
+        for i, wanted in enumerate(references[row]):
+            anchor = representation(hidden, row, encode([references[row]])[0].spans[i])
+            positives, against = [], 0.0
+            for other in rows:
+                for said, state in zip(generated[other], states[other], strict=True):
+                    weight = math.exp(sum(a * c for a, c in zip(anchor, state, strict=True)) / temperature)
+                    meets_any = any(cosine(mine, said) >= THRESHOLD for mine in references[row])
+                    if other == row and cosine(wanted, said) >= THRESHOLD:
+                        positives.append(weight)
+                    elif cosine(wanted, said) < THRESHOLD and (other != row or not meets_any):
+                        against += weight
+            if positives:
+                losses.append(-sum(math.log(one / (one + against)) for one in positives) / len(positives))
+        total += sum(losses) / len(losses) / len(references) if losses else 0.0
+    return total
+
+
+@every_case
+@pytest.mark.parametrize("temperature", [0.1, 0.7])
+def test_in_batch_negatives_equal_a_slow_transcription(generated, references, temperature):
+    batch = in_batch(generated, references)
+    scores, hidden = outputs_of_a_model(batch)
+    terms = pess_terms(scores[batch.labels.ne(-100)], hidden, batch, len(references), temperature)
+    first_row = len(batch.target_ids) - sum(map(bool, generated))
+    expected = slow_in_batch_consistency(hidden, generated, references, first_row, temperature)
+    assert terms.consistency.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_in_batch_negatives_reach_a_dialogue_without_its_own():
+    batch = in_batch(GENERATED, REFERENCES)
+    scores, hidden = outputs_of_a_model(batch)
+    hidden.requires_grad_()
+    pess_terms(scores[batch.labels.ne(-100)], hidden, batch, 5, 0.1).consistency.backward()
+    reached = hidden.grad.flatten(1).ne(0).any(dim=1).nonzero()[:, 0].tolist()
+    # Anchors: the references of 0, 1 and 4, which have positives; then everything that was generated.
+    assert [batch.encoder_rows[row].item() for row in reached] == [0, 1, 4, 0, 1, 3, 4]
 
 
 @every_case

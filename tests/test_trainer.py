@@ -45,6 +45,15 @@ def test_accumulation_changes_neither_gradient_nor_logged_loss(tmp_path, weights
     assert logs[1]["grad_norm"] > 0
 
 
+def test_in_batch_negatives_come_from_the_micro_batch_and_change_the_consistency_term_alone(tmp_path):
+    own, lent = (trained_log(make_trainer(tmp_path, in_batch_negatives=wanted)) for wanted in (False, True))
+    assert lent["consistency"] > own["consistency"] * 1.1, "more sentences stand against each"
+    assert [lent[name] for name in ("nll", "completeness")] == [own[name] for name in ("nll", "completeness")]
+    cuts = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}
+    alone = trained_log(make_trainer(tmp_path, in_batch_negatives=True, **cuts))
+    assert alone["consistency"] == pytest.approx(own["consistency"], rel=1e-5), "one dialogue has no others"
+
+
 def gradient(tmp_path, **weights):
     trainer = make_trainer(tmp_path, **weights)
     batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
