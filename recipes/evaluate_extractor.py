@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from pess_hf.arguments import parse_recipe_args
 from pess_hf.calibration import resolve_threshold
 from pess_hf.cli import check_counts, prepare_output_file, run_recipe, write_json, write_jsonl
-from pess_hf.consensus_args import ConsensusArguments
 from pess_hf.data import load_persona_dataset
 from pess_hf.data.subset import first_rows
 from pess_hf.errors import PessError
 from pess_hf.extractor_args import split_by_group
 from pess_hf.floor import first_person_sentences
 from pess_hf.plots import check_picture_path, plot_similarity
+from pess_hf.reading_args import ReadingArguments
 from pess_hf.run_predictions import prediction_rows
 from pess_hf.similarity import DEFAULT_ENCODER, PersonaMatch, PersonaMatcher, persona_scores
 from pess_hf.text_metrics import bert_score, bleu, distinct, rouge
@@ -27,7 +27,7 @@ FLOOR = "first-person"
 
 
 @dataclass
-class EvaluationArguments(ConsensusArguments):
+class EvaluationArguments:
     """What to measure, on which rows, and where the figures go."""
 
     model: str = field(metadata={"help": f"Extractor: Hub id or folder; '{FLOOR}' for the extractive floor."})
@@ -44,16 +44,6 @@ class EvaluationArguments(ConsensusArguments):
     predictions: str | None = field(
         default=None,
         metadata={"help": "JSON Lines file of what was written; compare.py reads it as NAME/predictions.jsonl."},
-    )
-    batch_size: int = field(default=32, metadata={"help": "Dialogues generated for at once."})
-    num_beams: int | None = field(default=None, metadata={"help": "Beams; by default what the model was saved with."})
-    max_new_tokens: int | None = field(default=None, metadata={"help": "Tokens written at most per persona."})
-    max_source_length: int = field(default=512, metadata={"help": "Source tokens; the oldest utterances go first."})
-    utterance_window: int | None = field(
-        default=None,
-        metadata={
-            "help": "Utterances read at a time, 0 for whole dialogues; by default what the model's config says."
-        },
     )
     similarity_model: str = field(default=DEFAULT_ENCODER, metadata={"help": "Sentence encoder that matches."})
     similarity_threshold: float = field(
@@ -72,12 +62,7 @@ class EvaluationArguments(ConsensusArguments):
     def __post_init__(self) -> None:
         """Check the ranges."""
         self.similarity_threshold = resolve_threshold(self.similarity_model, self.similarity_threshold)
-        check_counts(self, "batch_size", "max_rows", "num_beams", "max_new_tokens", "max_source_length")
-        self.check_consensus(self.num_beams)
-        if self.model == FLOOR and self.consensus_answers is not None:
-            raise PessError(
-                f"consensus_answers: expected none with model {FLOOR!r}, which writes one answer. Drop it."
-            )
+        check_counts(self, "max_rows")
         if not -1 <= self.similarity_threshold <= 1:
             raise PessError(f"similarity_threshold: expected a number in [-1, 1], found {self.similarity_threshold}.")
         if not 0 <= self.held_out_fraction < 1:
@@ -86,7 +71,9 @@ class EvaluationArguments(ConsensusArguments):
 
 def main(args: list[str] | None = None) -> None:
     """Read, extract, match, write."""
-    (parsed,) = parse_recipe_args(EvaluationArguments, args, __doc__)
+    parsed, reading = parse_recipe_args((EvaluationArguments, ReadingArguments), args, __doc__)
+    if parsed.model == FLOOR and reading.consensus_answers is not None:
+        raise PessError(f"consensus_answers: expected none with model {FLOOR!r}, which writes one answer. Drop it.")
     for path in filter(None, (parsed.output, parsed.predictions)):
         prepare_output_file(path)
     if parsed.plot is not None:
@@ -96,7 +83,7 @@ def main(args: list[str] | None = None) -> None:
     if parsed.plot is not None and not 0 <= parsed.plot_row < len(rows):
         raise PessError(f"plot_row: expected a row from 0 to {len(rows) - 1}, found {parsed.plot_row}.")
     matcher = PersonaMatcher(parsed.similarity_model, parsed.similarity_threshold, one_to_one=parsed.one_to_one)
-    generated = write_personas(parsed, rows)
+    generated = write_personas(parsed.model, reading, rows)
     matches = matcher.match(generated, reference)
     scores = all_scores(parsed, generated, reference, matches)
     write_json(parsed.output, scores)
@@ -116,27 +103,17 @@ def load_rows(args: EvaluationArguments) -> datasets.Dataset:
     return first_rows(rows, args.max_rows)
 
 
-def write_personas(args: EvaluationArguments, rows: datasets.Dataset) -> list[list[str]]:
+def write_personas(name: str, reading: ReadingArguments, rows: datasets.Dataset) -> list[list[str]]:
     """What the model, or the floor, makes of the rows."""
-    if args.model == FLOOR:
+    if name == FLOOR:
         return [first_person_sentences(utterances) for utterances in rows["utterances"]]
     from accelerate import PartialState
 
     from pess_hf.checkpoint import open_tokenizer
     from pess_hf.modeling_extractor import AutoPessExtractor
 
-    model = AutoPessExtractor.from_pretrained(args.model).to(PartialState().device)
-    tokenizer = open_tokenizer(args.model)
-    generation = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
-    return model.extract(
-        rows["utterances"],
-        tokenizer,
-        batch_size=args.batch_size,
-        max_source_length=args.max_source_length,
-        utterance_window=args.utterance_window,
-        consensus=args.open_consensus(),
-        **{name: value for name, value in generation.items() if value is not None},
-    )
+    model = AutoPessExtractor.from_pretrained(name).to(PartialState().device)
+    return model.extract(rows["utterances"], open_tokenizer(name), **reading.extraction())
 
 
 def all_scores(

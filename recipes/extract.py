@@ -12,13 +12,13 @@ from typing import Any, Literal
 from pess_hf.arguments import parse_recipe_args
 from pess_hf.batch_extraction import Plan, ShardedOutput, Survey, format_of, look_through, write_shards
 from pess_hf.cli import check_counts, run_recipe
-from pess_hf.consensus_args import ConsensusArguments
 from pess_hf.data import iter_persona_rows
 from pess_hf.errors import PessError
+from pess_hf.reading_args import DECISIVE, ReadingArguments
 
 
 @dataclass
-class ExtractionArguments(ConsensusArguments):
+class ExtractionArguments:
     """What reads what, and where the personas go."""
 
     model: str = field(metadata={"help": "Extractor: Hub id or folder."})
@@ -31,18 +31,8 @@ class ExtractionArguments(ConsensusArguments):
         default=None,
         metadata={"help": "jsonl or parquet; by default what the output's extension says, jsonl if it has none."},
     )
-    batch_size: int = field(default=32, metadata={"help": "Dialogues generated for at once."})
     chunk_rows: int = field(default=1024, metadata={"help": "Rows read and sorted by length at a time."})
     shard_rows: int = field(default=1024, metadata={"help": "Rows written at a time: what a kill costs at most."})
-    num_beams: int | None = field(default=None, metadata={"help": "Beams; by default what the model was saved with."})
-    max_new_tokens: int | None = field(default=None, metadata={"help": "Tokens written at most per persona."})
-    max_source_length: int = field(default=512, metadata={"help": "Source tokens; the oldest utterances go first."})
-    utterance_window: int | None = field(
-        default=None,
-        metadata={
-            "help": "Utterances read at a time, 0 for whole dialogues; by default what the model's config says."
-        },
-    )
     engine: Literal["torch", "ctranslate2"] = field(
         default="torch", metadata={"help": "What writes: PyTorch, or CTranslate2 (extra `fast`)."}
     )
@@ -54,35 +44,27 @@ class ExtractionArguments(ConsensusArguments):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check_counts(
-            self, "batch_size", "chunk_rows", "shard_rows", "num_beams", "max_new_tokens", "max_source_length"
-        )
-        self.check_consensus(self.num_beams)
+        check_counts(self, "chunk_rows", "shard_rows")
         format_of(self.output, self.output_format)
-
-    def generation(self) -> dict[str, Any]:
-        """What is passed to `generate`."""
-        chosen = {"num_beams": self.num_beams, "max_new_tokens": self.max_new_tokens}
-        return {name: value for name, value in chosen.items() if value is not None}
 
 
 def main(args: list[str] | None = None) -> None:
     """Look through the input, let every process write its share of the shards, join them at the end."""
-    (parsed,) = parse_recipe_args(ExtractionArguments, args, __doc__)
+    parsed, reading = parse_recipe_args((ExtractionArguments, ReadingArguments), args, __doc__)
     from pess_hf.main_process import join_processes
     from pess_hf.output_lock import sole_writer
 
     state = join_processes()
     with sole_writer(parsed.output, state):
-        run(parsed, state)
+        run(parsed, reading, state)
 
 
-def run(args: ExtractionArguments, state: Any) -> None:
+def run(args: ExtractionArguments, reading: ReadingArguments, state: Any) -> None:
     """This process' part of an extraction that has its output for itself."""
     from pess_hf.main_process import on_main_process
 
     output, survey = on_main_process(state, lambda: prepare(args))
-    extractor = Extractor(args, state)
+    extractor = Extractor(args, reading, state)
     settings, names = extractor.fingerprint(), {"model": args.model, "input": args.input}
     begin = partial(output.begin, settings, survey, names, args.shard_rows, state.num_processes)
     plan = on_main_process(state, begin)
@@ -128,34 +110,22 @@ def report(plan: Plan, seconds: float, processes: int, output: str) -> None:
 class Extractor:
     """The model and tokenizer of this process."""
 
-    def __init__(self, args: ExtractionArguments, state: Any) -> None:
+    def __init__(self, args: ExtractionArguments, reading: ReadingArguments, state: Any) -> None:
         from pess_hf.checkpoint import open_tokenizer
         from pess_hf.extraction import open_engine
         from pess_hf.modeling_extractor import AutoPessExtractor
 
-        self.args, self.state = args, state
+        self.args, self.reading, self.state = args, reading, state
         self.model: Any = AutoPessExtractor.from_pretrained(args.model).to(state.device)
         self.tokenizer = open_tokenizer(args.model)
         self.engine = open_engine(self.model, self.tokenizer, args.engine, args.compute_type)
-        self.consensus = args.open_consensus()
+        self.settings = reading.extraction()
         self.bar: Any = None
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the personas: the model's weights and configuration, the tokenizer, the settings."""
-        names = (
-            "split",
-            "num_beams",
-            "max_new_tokens",
-            "max_source_length",
-            "utterance_window",
-            "engine",
-            "compute_type",
-            "consensus_answers",
-            "consensus_share",
-            "consensus_similarity",
-            "consensus_model",
-        )
-        settings = {name: getattr(self.args, name) for name in names}
+        settings = {name: getattr(self.args, name) for name in ("split", "engine", "compute_type")}
+        settings |= {name: getattr(self.reading, name) for name in DECISIVE}
         texts = (self.model.config.to_json_string(), self.model.generation_config.to_json_string())
         crc = zlib.crc32("".join((*texts, str(sorted(self.tokenizer.get_vocab().items())))).encode())
         for tensor in self.model.state_dict().values():
@@ -178,13 +148,9 @@ class Extractor:
         personas = self.model.extract(
             [row["utterances"] for row in rows],
             self.tokenizer,
-            batch_size=self.args.batch_size,
-            max_source_length=self.args.max_source_length,
-            utterance_window=self.args.utterance_window,
             progress=self.bar,
             engine=self.engine,
-            consensus=self.consensus,
-            **self.args.generation(),
+            **self.settings,
         )
         return [{**row, "persona": persona} for row, persona in zip(rows, personas, strict=True)]
 
