@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pess_hf.data.windows import TURNS_COLUMN
+from pess_hf.result_cache import cache_file
 from pess_hf.text import split_sentences
+from pess_hf.weights_digest import scorer_digest
 
 if TYPE_CHECKING:
     import datasets
@@ -59,6 +61,9 @@ def persona_turns(
 ) -> tuple[list[Turns], list[bool]]:
     """Which utterance tells each persona sentence of some rows.
 
+    What similarity finds is kept in the cache of `datasets` under a fingerprint of the rows, the encoder and the least
+    similarity, so that the next run reads it; `datasets.disable_caching()` turns that off.
+
     Args:
         rows: N persona rows. Where the column `persona_turns` has a value, people said it; the rest is grounded.
         matcher: As in `ground_personas`.
@@ -72,8 +77,26 @@ def persona_turns(
     """
     known: list[Turns | None] = list(rows[TURNS_COLUMN]) if TURNS_COLUMN in rows.column_names else [None] * len(rows)
     unknown = [row for row, turns in enumerate(known) if turns is None]
-    chosen = rows.select(unknown)
-    grounded = iter(
-        ground_personas(chosen["persona"], chosen["utterances"], matcher, min_similarity) if unknown else []
-    )
+    grounded = iter(_ground_rows(rows.select(unknown), matcher, min_similarity) if unknown else [])
     return [next(grounded) if turns is None else turns for turns in known], [turns is None for turns in known]
+
+
+def _ground_rows(rows: datasets.Dataset, matcher: PersonaMatcher, min_similarity: float) -> list[Turns]:
+    """`ground_personas` with the progress bar and the cache of `datasets`."""
+    from datasets import Features, Value
+    from datasets.fingerprint import Hasher, generate_random_fingerprint
+
+    said = rows.select_columns(["persona", "utterances"])
+    digest = scorer_digest(matcher.encoder)
+    known = Hasher.hash([said.to_list(), digest, min_similarity])
+    fingerprint = generate_random_fingerprint() if digest is None else known
+    return said.map(
+        lambda batch: {TURNS_COLUMN: ground_personas(batch["persona"], batch["utterances"], matcher, min_similarity)},
+        batched=True,
+        batch_size=64,
+        remove_columns=said.column_names,
+        features=Features({TURNS_COLUMN: [Value("int64")]}),
+        new_fingerprint=fingerprint,
+        cache_file_name=None if digest is None else cache_file("grounding", fingerprint),
+        desc="finding the turns that tell the personas",
+    )[TURNS_COLUMN][:]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pess_hf.data.esconv import FIRST_INFERRED
 from pess_hf.errors import PessError
+from pess_hf.result_cache import cache_file
 from pess_hf.text import fold
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def infer_personas(
         # Where every list is empty, nothing but this says that personas are texts.
         features=Features({**dataset.features, "persona": [[Value("string")]]}),
         new_fingerprint=fingerprint,
-        cache_file_name=_cache_file(fingerprint, cache_dir),
+        cache_file_name=cache_file("personas", fingerprint, cache_dir),
     )
 
 
@@ -219,13 +220,3 @@ def _fingerprint(dataset: datasets.Dataset, extractor: Any, tokenizer: Any, sett
     hasher.update(tokenizer.backend_tokenizer.to_str())
     hasher.update(weights_digest(extractor))
     return hasher.hexdigest()
-
-
-def _cache_file(fingerprint: str, cache_dir: str | Path | None) -> str | None:
-    from datasets import config, is_caching_enabled
-
-    if cache_dir is None and not is_caching_enabled():
-        return None
-    folder = Path(cache_dir) if cache_dir is not None else Path(config.HF_DATASETS_CACHE) / "pess_hf-personas"
-    folder.mkdir(parents=True, exist_ok=True)
-    return str(folder / f"{fingerprint}.arrow")

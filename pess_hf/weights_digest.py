@@ -23,3 +23,22 @@ def weights_digest(model: Any) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
     return digest.hexdigest()
+
+
+def scorer_digest(scorer: Any) -> str | None:
+    """A digest of a sentence encoder or an `NliScorer`: its weights, and how it is put together.
+
+    Args:
+        scorer: What a `PersonaMatcher` matches with.
+
+    Returns:
+        The digest; None for a scorer without weights, of which nothing is known.
+
+    Example:
+        >>> scorer_digest(object()) is None
+        True
+    """
+    model = getattr(scorer, "model", scorer)  # an NliScorer holds its cross-encoder
+    if not hasattr(model, "state_dict"):
+        return None
+    return f"{model} {weights_digest(model)}"

@@ -162,9 +162,14 @@ def cut_training_rows(
     training_args: PessTrainingArguments,
     matcher: PersonaMatcher,
 ) -> PersonaSplits:
-    """The same rows, those for training cut into windows."""
+    """The same rows, those for training cut into windows; one process finds the turns and the others read them."""
+    from datasets import disable_progress_bars
+
+    if training_args.disable_tqdm:
+        disable_progress_bars()
     seed = training_args.seed if training_args.data_seed is None else training_args.data_seed
-    return replace(splits, train=data_args.cut(splits.train, matcher, seed))
+    with training_args.main_process_first(desc="cutting windows"):
+        return replace(splits, train=data_args.cut(splits.train, matcher, seed))
 
 
 def measure(trainer: PessTrainer, rows: datasets.Dataset) -> tuple[dict[str, float], list[list[str]]]:

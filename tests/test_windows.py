@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from datasets import Dataset
+from fake_encoder import FakeEncoder
 from recipe_runs import recipe, save_model, train_flags, write_rows
 from test_extraction import lively
 from tiny_tokenizers import byte_level_tokenizer
@@ -85,6 +87,23 @@ def test_known_turns_are_not_guessed() -> None:
     turns, is_unsure = persona_turns(rows, PersonaMatcher(DEFAULT_ENCODER), 0.3)
     assert turns == [[3], [0]]
     assert is_unsure == [False, True]
+
+
+def test_turns_are_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    rows = Dataset.from_dict({"utterances": [SAID, ["Hi."]], "persona": [["I own dogs.", "Taxes are due."], []]})
+    calls = []
+    for least in (0.3, 0.3, 0.9):
+        matcher = PersonaMatcher(DEFAULT_ENCODER)
+        found = persona_turns(rows, matcher, least)
+        assert found == ([[0 if least == 0.3 else None, None], []], [True, True])
+        calls.append(matcher.encoder_calls)
+    assert calls == [1, 0, 1], "read again for the same settings only"
+    assert len(list((tmp_path / "pess_hf-grounding").iterdir())) == 2
+    unknown = PersonaMatcher(FakeEncoder())
+    for _ in range(2):
+        persona_turns(rows, unknown, 0.3)
+    assert unknown.encoder_calls == 2, "nothing tells such encoders apart"
 
 
 def _episode(folder: Path) -> Path:
@@ -198,7 +217,8 @@ def test_an_adapter_keeps_the_window(tmp_path: Path) -> None:
 def test_the_data_seed_decides_the_cuts_where_it_is_given(seeds: dict[str, int], decides: int) -> None:
     rows, asked = _rows(), []
     data_args: Any = SimpleNamespace(cut=lambda train, _, seed: asked.append(seed) or train)
-    training_args: Any = SimpleNamespace(**{"data_seed": None} | seeds)
+    settings = {"data_seed": None, "disable_tqdm": False, "main_process_first": lambda desc: nullcontext()}
+    training_args: Any = SimpleNamespace(**settings | seeds)
     splits = PersonaSplits(rows, None, None)
     assert recipe("train_extractor").cut_training_rows(splits, data_args, training_args, None).train is rows
     assert asked == [decides]
