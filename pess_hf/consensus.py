@@ -8,6 +8,7 @@ Letters: A answers, C distinct sentences.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -17,6 +18,9 @@ import numpy as np
 from pess_hf.errors import PessError
 from pess_hf.similarity import PersonaMatcher
 from pess_hf.text import fold, unique_sentences
+
+#: Shares add up to 1 but for this; a sentence that every answer says has a share of 1.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,11 @@ class Consensus:
     def _candidates(self, answers: Sequence[tuple[list[str], float]], shares: np.ndarray) -> list[str]:
         """The distinct sentences; none where silence is so likely that no sentence can reach the share."""
         spoken = sum(share for (said, _), share in zip(answers, shares, strict=True) if said)
-        return unique_sentences(chain.from_iterable(said for said, _ in answers)) if spoken >= self.share else []
+        return (
+            unique_sentences(chain.from_iterable(said for said, _ in answers))
+            if spoken >= self.share - _ROUNDING
+            else []
+        )
 
 
 def check_consensus(num_answers: int, share: float, similarity: float, prefix: str = "") -> None:
@@ -99,10 +107,17 @@ def check_consensus(num_answers: int, share: float, similarity: float, prefix: s
 def answer_shares(log_probs: Sequence[float]) -> np.ndarray:
     """Probabilities of the answers, (A,), as if there were no others.
 
+    Raises:
+        PessError: If there is no answer, or a log-probability is none.
+
     Example:
         >>> answer_shares([-1.0, -1.0])
         array([0.5, 0.5])
     """
+    if not len(log_probs) or not math.isfinite(max(log_probs)) or np.isnan(log_probs).any():
+        raise PessError(
+            f"consensus: expected log-probabilities of answers, found {list(log_probs)}. Are all weights finite?"
+        )
     likelihood = np.exp(np.asarray(log_probs) - max(log_probs))  # (A,)
     return likelihood / likelihood.sum()
 
@@ -141,7 +156,7 @@ def agreed_sentences(
         says = (holds & left) @ same.T  # (A, C)
         support = np.where(left, shares @ says, -1.0)  # (C,)
         best = max(range(len(candidates)), key=lambda place: (round(float(support[place]), 9), wording[place]))
-        if support[best] < least:
+        if support[best] < least - _ROUNDING:
             break
         kept.append(candidates[best])
         left &= ~same[best]

@@ -70,7 +70,7 @@ class DecoderBatch:
         encoder_rows: The dialogue of each row, (R,).
         target_dialogues: The dialogues whose new target has a row, in row order after the first B rows; the new
             target of any other dialogue is its reference. None while the completeness term is off.
-        pairs: The consistency term's input, for the dialogues that have positives and negatives.
+        pairs: The consistency term's input, for the dialogues that have positives and negatives, or lend negatives.
     """
 
     target_ids: torch.Tensor
@@ -151,7 +151,9 @@ def _generated_rows(rollouts: Sequence[Rollout] | None, wanted: bool, in_batch: 
     if rollouts is None or not wanted:
         return {}
     both = [row for row, rollout in enumerate(rollouts) if rollout.match.consistent and rollout.match.inconsistent]
-    rows = [row for row, rollout in enumerate(rollouts) if rollout.generated] if in_batch else both
+    spoken = [row for row, rollout in enumerate(rollouts) if rollout.generated]
+    lends = in_batch and len(spoken) > 1 and any(rollout.match.consistent for rollout in rollouts)
+    rows = spoken if lends else both
     return {row: rollouts[row].generated for row in rows}
 
 
@@ -165,7 +167,8 @@ def _sentence_pairs(
 ) -> SentencePairs:
     """Positives and negatives over the sentences whose tokens survived truncation."""
     anchors, candidates = _nonempty(reference.spans), _nonempty(generated.spans)
-    reached = torch.from_numpy(match.similarity >= threshold)[list(anchors)][:, list(candidates)]  # (A, K)
+    meets = match.similarity >= threshold if match.reached is None else match.reached  # (m, k)
+    reached = torch.from_numpy(meets)[list(anchors)][:, list(candidates)]  # (A, K)
     consistent = torch.tensor([j in set(match.consistent) for j in candidates], dtype=torch.bool)  # (K,)
     inconsistent = torch.tensor([j in set(match.inconsistent) for j in candidates], dtype=torch.bool)  # (K,)
     return SentencePairs(

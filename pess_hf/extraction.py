@@ -69,12 +69,15 @@ class TorchEngine:
         """
         input_ids, mask = self._padded(sources)  # (B, S)
         beams = {"num_beams": number, "num_return_sequences": number, "length_penalty": 0.0, "do_sample": False}
+        ends = generation_setting(self.model, generation, "eos_token_id")
+        forced_end = _forced_end(self.model, generation)
         answers = []
         with rollout_mode(self.model):
             with shared_beams(self.model):
                 sequences = self.model.generate(input_ids=input_ids, attention_mask=mask, **generation, **beams)
             for row, several in enumerate(sequences.view(len(sources), number, -1)):  # (B * K, T) -> (B, K, T)
-                log_probs = sequence_log_probs(self.model, input_ids[row : row + 1], mask[row : row + 1], several)
+                source = input_ids[row : row + 1], mask[row : row + 1]  # each (1, S)
+                log_probs = sequence_log_probs(self.model, *source, several, ends, forced_end)
                 texts = self.tokenizer.batch_decode(several, skip_special_tokens=True)
                 answers.append(list(zip(texts, log_probs.tolist(), strict=True)))
         return answers
@@ -153,7 +156,8 @@ def extract_personas(
     warn_of_truncation([source.num_dropped for source in sources], "oldest utterances", "max_source_length")
     written: list[list[str]] = [[] for _ in sources]
     left = Counter(owners)
-    alike = _alike([source.input_ids for source in sources], _draws(model, generation))
+    draws = consensus is None and bool(generation_setting(model, generation, "do_sample"))
+    alike = _alike([source.input_ids for source in sources], draws)
     own_bar = tqdm(total=len(dialogues), desc="extract", unit="row", disable=disable_tqdm or progress is not None)
     with own_bar:
         bar = own_bar if progress is None else progress
@@ -170,10 +174,28 @@ def extract_personas(
     return join_windows(owners, written, len(dialogues))
 
 
-def _draws(model: Any, generation: dict[str, Any]) -> bool:
-    """Whether answers are drawn, so that two readings of one text may differ."""
-    config = generation.get("generation_config") or model.generation_config
-    return bool(generation.get("do_sample", config.do_sample))
+def generation_setting(model: Any, generation: dict[str, Any], name: str) -> Any:
+    """The value that `generate` goes by: that of the call, even None, else of a config passed to it or the model's own.
+
+    Args:
+        model: The extractor.
+        generation: What is passed to `generate`, perhaps with a `generation_config`.
+        name: The setting.
+    """
+    if name in generation:
+        return generation[name]
+    configs = (generation.get("generation_config"), model.generation_config)
+    values = (getattr(config, name, None) for config in configs)
+    return next((value for value in values if value is not None), None)
+
+
+def _forced_end(model: Any, generation: dict[str, Any]) -> int | None:
+    """How many tokens are written before the end is forced; None where it is not."""
+    if generation_setting(model, generation, "forced_eos_token_id") is None:
+        return None
+    most = generation_setting(model, generation, "max_new_tokens")
+    length = generation_setting(model, generation, "max_length") or 21  # the first token is not written
+    return (length - 1 if most is None else most) - 1
 
 
 def _alike(sources: Sequence[Sequence[int]], draws: bool) -> list[Group]:
@@ -213,16 +235,22 @@ def write_personas(
 
 
 def refuse_other_search(generation: dict[str, Any]) -> None:
-    """Refuse settings of `generate` that a consensus decides.
+    """Refuse settings of `generate` that a consensus decides, in the call and in a config passed to it.
 
     Raises:
         PessError: If there is one.
     """
-    for name in ("num_beams", "num_return_sequences", "length_penalty", "do_sample"):
-        if generation.get(name) is not None:
+    decided = {"num_beams": 1, "num_return_sequences": 1, "length_penalty": 1.0, "do_sample": False}
+    passed = generation.get("generation_config")
+    for name, neutral in (decided | {"return_dict_in_generate": False}).items():
+        value = generation.get(name)
+        of_config = getattr(passed, name, None)
+        if value is None and of_config != neutral:  # a config of an older transformers holds every default
+            value = of_config
+        if value is not None:
             raise PessError(
                 f"{name}: expected none with a consensus, which searches with as many beams as it weighs answers, "
-                f"found {generation[name]}. Leave it out."
+                f"found {value}. Leave it out."
             )
 
 

@@ -129,7 +129,7 @@ class CTranslate2Engine:
         Raises:
             PessError: If a setting has no counterpart.
         """
-        beams = {"num_beams": number, "length_penalty": 0.0}
+        beams = {"num_beams": number, "length_penalty": 0.0, "do_sample": False}
         return self._translate(sources, generation | beams, num_hypotheses=number, return_scores=True)
 
     def _translate(
@@ -183,6 +183,11 @@ def decoding_options(own: GenerationConfig, generation: dict[str, Any]) -> tuple
         settings |= {name: value for name, value in config.to_dict().items() if value is not None}
     settings = {name: value for name, value in (settings | passed).items() if value is not None}
     _refuse_what_has_no_counterpart(settings)
+    if settings.get("eos_token_id") not in (None, own.eos_token_id, [own.eos_token_id]):
+        raise PessError(
+            f"engine='ctranslate2': eos_token_id={settings['eos_token_id']!r}: expected the model's own, "
+            f"{own.eos_token_id}. Leave it out or use engine='torch'."
+        )
     early = settings.get("early_stopping", False)
     options = {
         "beam_size": settings.get("num_beams", 1),

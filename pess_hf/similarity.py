@@ -36,6 +36,8 @@ class PersonaMatch:
         consistent: Generated sentences with a reference at or above the threshold, ascending.
         inconsistent: The other generated sentences, ascending. A repeated sentence stands in neither list.
         missing: Reference sentences that no generated sentence reaches, ascending.
+        reached: Which sentences meet, (m, k) bool: those at or above the threshold, or the pairs of one-to-one
+            matching. None where nothing but the lists is known.
 
     Example:
         >>> match = PersonaMatch(np.array([[0.9, 0.1]]), consistent=[0], inconsistent=[1], missing=[])
@@ -47,6 +49,7 @@ class PersonaMatch:
     consistent: list[int]
     inconsistent: list[int]
     missing: list[int]
+    reached: np.ndarray | None = None
 
     @property
     def precision(self) -> float:
@@ -95,6 +98,7 @@ def match_sentences(
         consistent=[j for j in distinct if is_consistent[j]],
         inconsistent=[j for j in distinct if not is_consistent[j]],
         missing=[i for i in range(len(similarity)) if not reached[i].any()],
+        reached=reached,
     )
 
 

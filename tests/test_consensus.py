@@ -8,6 +8,7 @@ import torch
 from fake_encoder import FakeEncoder
 from recipe_runs import flags, recipe, save_model, write_rows
 from test_extraction import DIALOGUES, KINDS, extract, lively
+from transformers import GenerationConfig
 
 from pess_hf import Consensus, PersonaMatcher, PessError
 from pess_hf.consensus import agreed_sentences, answer_shares
@@ -18,13 +19,6 @@ from pess_hf.text import split_pieces
 
 # Two wordings of one thing (cosine 0.96), one sentence near the second wording only (0.8), and one apart.
 VECTORS = {"I have dogs.": [1, 0], "I own dogs.": [0.96, 0.28], "I own a dog.": [0.6, 0.8], "I sing.": [-1, 0]}
-
-
-def unforced(kind):
-    """A lively model whose texts may end as they like: a forced end has no probability in a search."""
-    model = lively(kind).eval()
-    model.generation_config.forced_eos_token_id = None
-    return model
 
 
 def agree(*answers, **settings):
@@ -73,33 +67,71 @@ def test_nothing_is_embedded_where_silence_outweighs_all_sentences():
     assert encoder.calls == [["I have dogs."]]
 
 
+def test_what_every_answer_says_has_all_of_the_share():
+    # The probabilities of these two add up to a little less than 1.
+    log_probs = (-1.2 / 3, -2.3 / 7, -0.1, -0.7, -1.9, -2.2, -0.3)
+    for number in range(2, len(log_probs) + 1):
+        consensus = Consensus(PersonaMatcher(FakeEncoder()), num_answers=number, share=1.0)
+        assert consensus.agree([[(["I sing."], one) for one in log_probs[:number]]]) == [["I sing."]]
+
+
+@pytest.mark.parametrize("log_probs", [[], [float("nan"), -1.0], [-1.0, float("nan")], [-float("inf")] * 2])
+def test_answers_without_a_probability_are_an_error(log_probs):
+    with pytest.raises(PessError, match="consensus: expected log-probabilities of answers, found"):
+        answer_shares(log_probs)
+
+
 def test_shares_are_probabilities_also_where_they_are_tiny():
     assert answer_shares([-1000.0, -1000.0 + np.log(3)]) == pytest.approx([0.25, 0.75])
 
 
+SEARCHES = {
+    "free": {"forced_eos_token_id": None},
+    "forced end": {"max_new_tokens": 6},
+    "forced end after the config's length": {"max_new_tokens": None, "max_length": 7},
+    "not too short": {"min_new_tokens": 5, "max_new_tokens": 8},
+    "other ends": {"eos_token_id": [2, 28]},
+    "config": {"max_new_tokens": None, "generation_config": GenerationConfig(max_new_tokens=7, eos_token_id=[2, 28])},
+}
+
+
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_log_probabilities_are_those_of_the_search(kind):
-    model, tokenizer = unforced(kind), KINDS[kind][1]()
+@pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES.keys())
+def test_log_probabilities_are_those_of_the_search(kind, search):
+    model, tokenizer = lively(kind).eval(), KINDS[kind][1]()
+    own = {name: search[name] for name in ("forced_eos_token_id", "max_length") if name in search}
+    model.generation_config.update(**own)
+    settings = {"max_new_tokens": 12} | {name: value for name, value in search.items() if name not in own}
     sources = [tokenizer(text)["input_ids"] for text in ("My dogs bark all day, you know.", "I sing.")]
-    answers = TorchEngine(model, tokenizer).write_likeliest(sources, 4, {"max_new_tokens": 12})
+    answers = TorchEngine(model, tokenizer).write_likeliest(sources, 4, settings)
     for source, several in zip(sources, answers, strict=True):
-        beams = {"num_beams": 4, "num_return_sequences": 4, "length_penalty": 0.0, "max_new_tokens": 12}
+        beams = {"num_beams": 4, "num_return_sequences": 4, "length_penalty": 0.0}
         asked = {"output_scores": True, "return_dict_in_generate": True}
-        expected = model.generate(input_ids=torch.tensor([source]), **beams, **asked)
+        expected = model.generate(input_ids=torch.tensor([source]), **settings, **beams, **asked)
         texts = tokenizer.batch_decode(expected.sequences, skip_special_tokens=True)
         assert [text for text, _ in several] == texts and len(set(texts)) > 1
         assert [log for _, log in several] == pytest.approx(expected.sequences_scores.tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["bart", "t5"])
-def test_ctranslate2_finds_the_same_answers(kind, tmp_path):
-    model, tokenizer = unforced(kind), KINDS[kind][1]()
+@pytest.mark.parametrize("forced", [False, True])
+def test_ctranslate2_finds_the_same_answers(kind, forced, tmp_path):
+    model, tokenizer = lively(kind).eval(), KINDS[kind][1]()
+    model.generation_config.forced_eos_token_id = model.generation_config.eos_token_id if forced else None
     engines = TorchEngine(model, tokenizer), CTranslate2Engine(model, tokenizer, "float32", tmp_path)
     sources = [tokenizer(" | ".join(utterances))["input_ids"] for utterances in DIALOGUES]
     ours, theirs = (engine.write_likeliest(sources, 3, {"max_new_tokens": 12}) for engine in engines)
     for several, others in zip(ours, theirs, strict=True):
         assert [text for text, _ in others] == [text for text, _ in several]
         assert [log for _, log in others] == pytest.approx([log for _, log in several], abs=1e-3)
+
+
+def test_an_end_that_the_converted_model_does_not_know_is_refused(tmp_path):
+    model, tokenizer = lively("bart"), KINDS["bart"][1]()
+    engine = CTranslate2Engine(model, tokenizer, "float32", tmp_path)
+    with pytest.raises(PessError, match="eos_token_id=28: expected the model's own, 2"):
+        engine.write([[0, 5, 2]], {"eos_token_id": 28, "max_new_tokens": 4})
+    assert engine.write([[0, 5, 2]], {"eos_token_id": 2, "max_new_tokens": 4})
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -121,10 +153,24 @@ def test_it_keeps_what_its_engine_found():
     assert set(extract(model, dialogues=[["I sing."]], consensus=consensus)[0]) == wanted
 
 
-@pytest.mark.parametrize("name, value", [("num_beams", 4), ("do_sample", True), ("length_penalty", 2.0)])
-def test_another_search_is_refused(name, value):
+@pytest.mark.parametrize(
+    "name, value",
+    [("num_beams", 4), ("do_sample", True), ("length_penalty", 2.0), ("return_dict_in_generate", True)],
+)
+@pytest.mark.parametrize("passed", [False, True])
+def test_another_search_is_refused(name, value, passed):
+    settings = {"generation_config": GenerationConfig(**{name: value})} if passed else {name: value}
     with pytest.raises(PessError, match=f"^{name}: expected none with a consensus, .* found {value}. Leave it out.$"):
-        extract(lively("bart"), consensus=Consensus(PersonaMatcher(FakeEncoder())), **{name: value})
+        extract(lively("bart"), consensus=Consensus(PersonaMatcher(FakeEncoder())), **settings)
+
+
+@pytest.mark.parametrize("engine", ["torch", "ctranslate2"])
+def test_a_model_that_samples_of_itself_does_not_here(engine):
+    consensus = Consensus(PersonaMatcher(FakeEncoder()), num_answers=4, share=0.2)
+    expected = extract(lively("bart"), consensus=consensus)
+    model = lively("bart")
+    model.generation_config.do_sample = True
+    assert extract(model, consensus=consensus, engine=engine) == expected
 
 
 @pytest.mark.parametrize(

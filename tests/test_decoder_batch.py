@@ -44,6 +44,24 @@ def joined(personas):
     return [" | ".join(persona) for persona in personas]
 
 
+def test_one_to_one_pairs_are_the_positives():
+    generated, reference = [PUPPY, NURSE], [DOG, PUPPY]
+    matcher = PersonaMatcher(FakeEncoder(VECTORS), THRESHOLD, one_to_one=True)
+    [match] = matcher.match([generated], [reference])
+    assert (match.consistent, match.inconsistent, match.missing) == ([0], [1], [0])
+    [pair] = build_decoder_batch([reference], [Rollout(generated, match, torch.tensor([0]))], encode, THRESHOLD).pairs
+    assert pair.positives.tolist() == [[False, False], [True, False]], "a missing sentence has no positive"
+
+
+def test_no_row_where_no_dialogue_can_lend_a_negative():
+    for references, generated in (([[NURSE]], [[NURSE]]), ([[NURSE], [DOG]], [[CAR], [CHOIR]])):
+        sentences = [[one for persona in personas for one in persona] for personas in (generated, references)]
+        similarity = PersonaMatcher(FakeEncoder(VECTORS), THRESHOLD).similarity(*sentences)
+        written = rollouts(generated, references)
+        batch = build_decoder_batch(references, written, encode, THRESHOLD, similarity=similarity)
+        assert batch.pairs == [] and len(batch.target_ids) == len(references)
+
+
 def test_rows_are_references_then_new_targets_then_generated():
     batch = build_decoder_batch(REFERENCES, rollouts(), encode, THRESHOLD)
     # Only the first dialogue has positives and negatives.

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_extractor import tiny_bart, tiny_encoder_decoder, tiny_t5
 from tiny_tokenizers import byte_level_tokenizer, unigram_tokenizer
+from transformers import GenerationConfig
 
 from pess_hf import PessError
 from pess_hf.text import unique_sentences
@@ -201,12 +202,21 @@ def test_prefixes_share_their_windows():
     assert model.generate.rows == len(turns)
 
 
-@pytest.mark.parametrize("where", ["call", "config"])
-def test_every_drawn_answer_is_drawn_anew(where):
+DRAWING = {
+    "call": (None, {"do_sample": True}, 3),
+    "passed config": (None, {"generation_config": GenerationConfig(do_sample=True)}, 3),
+    "own config": (True, {}, 3),
+    "own config, but None in the call": (True, {"do_sample": None}, 1),
+    "own config, a passed one that does not say": (True, {"generation_config": GenerationConfig()}, 3),
+    "own config, but not in this call": (True, {"do_sample": False}, 1),
+    "nowhere": (None, {}, 1),
+}
+
+
+@pytest.mark.parametrize(("own", "settings", "read"), DRAWING.values(), ids=DRAWING.keys())
+def test_every_drawn_answer_is_drawn_anew(own, settings, read):
     model = lively("bart")
-    if where == "config":
-        model.generation_config.do_sample = True
+    model.generation_config.do_sample = own
     model.generate = Counting(model)
-    settings = {"do_sample": True} if where == "call" else {}
     extract(model, dialogues=[DIALOGUES[0]] * 3, **settings)
-    assert model.generate.rows == 3
+    assert model.generate.rows == read

@@ -135,6 +135,9 @@ def cosine(one, other):
 
 
 def slow_in_batch_consistency(hidden, generated, references, first_row, temperature):
+    meets = [any(cosine(a, b) >= THRESHOLD for a in g for b in r) for g, r in zip(generated, references, strict=True)]
+    if not any(meets):
+        return 0.0
     rows = {row: first_row + n for n, row in enumerate(row for row, written in enumerate(generated) if written)}
     states = {
         row: [representation(hidden, place, span) for span in encode([generated[row]])[0].spans]
