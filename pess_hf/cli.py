@@ -14,7 +14,7 @@ import secrets
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -171,10 +171,34 @@ def prepare_output_file(path: str | os.PathLike[str]) -> Path:
         'scores.json'
     """
     file = Path(path)
+    if not os.fspath(path):
+        raise PessError("output: expected a file to write, found an empty name; name a file")
     if file.is_dir():
         raise PessError(f"{file}: expected a file to write, found a folder; name a file")
     prepare_output_dir(file.absolute().parent)
     return file
+
+
+def check_distinct_files(reads: Sequence[str], **writes: str | None) -> None:
+    """Refuse to write a file that is also read, or two results into one file.
+
+    Args:
+        reads: Files that are read; names of other sources do no harm.
+        writes: Setting -> the file it names; None passes.
+
+    Raises:
+        PessError: Naming the two settings.
+
+    Example:
+        >>> check_distinct_files(["rows.jsonl"], output="scores.json", plot=None)
+    """
+    taken = {os.path.realpath(path): "data" for path in reads}
+    for name, path in writes.items():
+        if path is None:
+            continue
+        other = taken.setdefault(os.path.realpath(path), name)
+        if other != name:
+            raise PessError(f"{name}: expected a file of its own, found {path}, which is {other} too. Name another.")
 
 
 def check_counts(arguments: Any, *names: str) -> None:

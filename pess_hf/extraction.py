@@ -175,7 +175,7 @@ def extract_personas(
 
 
 def generation_setting(model: Any, generation: dict[str, Any], name: str) -> Any:
-    """The value that `generate` goes by: that of the call, even None, else of a config passed to it or the model's own.
+    """The value that `generate` goes by: the call's, even None, else that of a config passed to it or its own.
 
     Args:
         model: The extractor.
@@ -264,15 +264,24 @@ def cut_dialogues(dialogues: Sequence[Sequence[str]], window: int) -> tuple[list
     Returns:
         The dialogue's number for each window, and the windows.
 
+    Raises:
+        PessError: If a dialogue is no list, or has no utterance with text.
+
     Example:
         >>> cut_dialogues([["a", "b", "c"], ["d"]], 2)
         ([0, 0, 1], [['a', 'b'], ['c'], ['d']])
     """
-    cuts: list[list[list[str]]] = [
-        cut_windows(dialogue, window or len(dialogue)) if dialogue else [[]] for dialogue in dialogues
-    ]
-    owners = [row for row, windows in enumerate(cuts) for _ in windows]
-    return owners, [window for windows in cuts for window in windows]
+    owners, windows = [], []
+    for row, utterances in enumerate(dialogues):
+        if isinstance(utterances, str):
+            raise PessError(f"dialogue {row}: expected a list of utterances, found one text. Put it into a list.")
+        spoken = [utterance for utterance in utterances if utterance.strip()]
+        if not spoken:
+            raise PessError(f"dialogue {row}: expected at least one utterance with text, found none.")
+        of_row = cut_windows(spoken, window or len(spoken))
+        owners += [row] * len(of_row)
+        windows += of_row
+    return owners, windows
 
 
 def join_windows(owners: Sequence[int], written: Sequence[Sequence[str]], number: int) -> list[list[str]]:

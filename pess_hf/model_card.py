@@ -36,8 +36,8 @@ _NOT_RESULTS = ("runtime", "samples_per_second", "steps_per_second", "model_prep
 _HYPER_PARAMETERS = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm",
     "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps", "pess_start",
-    "rollout_steps", "rollout_max_new_tokens", "label_smoothing_factor", "bf16", "fp16", "lora_rank", "lora_alpha",
-    "lora_dropout", "lora_target_modules", "seed",
+    "one_to_one_matching", "in_batch_negatives", "rollout_steps", "rollout_max_new_tokens", "label_smoothing_factor",
+    "bf16", "fp16", "lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules", "seed",
 )  # fmt: skip
 # Option of evaluate_generator.py -> argument of train_generator.py that it has to equal.
 _AS_MEASURED = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pess_hf.cli import check_counts
@@ -64,6 +64,7 @@ class ReadingArguments:
         """Check the ranges, and that a consensus and a number of beams are not both asked for."""
         check_counts(self, "batch_size", "num_beams", "max_new_tokens", "max_source_length")
         if self.consensus_answers is None:
+            self._refuse_settings_of_a_consensus()
             return
         check_consensus(self.consensus_answers, self.consensus_share, self.consensus_similarity, "consensus_")
         if self.num_beams is not None:
@@ -71,6 +72,15 @@ class ReadingArguments:
                 f"num_beams: expected none with consensus_answers={self.consensus_answers}, which are as many beams, "
                 f"found {self.num_beams}. Drop one of them."
             )
+
+    def _refuse_settings_of_a_consensus(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.name.startswith("consensus_") and value != one.default:
+                raise PessError(
+                    f"{one.name}: expected none without consensus_answers, found {value}. Say how many answers: "
+                    "--consensus_answers 8"
+                )
 
     def extraction(self) -> dict[str, Any]:
         """What is passed to `extract`; loads the sentence encoder of a consensus."""

@@ -121,6 +121,7 @@ class PessTrainer(FiniteMixin, SafeCheckpointsMixin, PessHubMixin, Seq2SeqTraine
         """The matcher, loaded when it is first needed."""
         if self._matcher is None:
             self._matcher = self.args.open_matcher()
+        self.args.check_scorer(self._matcher)
         return self._matcher
 
     def pess_is_active(self) -> bool:
@@ -206,7 +207,7 @@ class PessTrainer(FiniteMixin, SafeCheckpointsMixin, PessHubMixin, Seq2SeqTraine
 
     def _batch_similarity(self, inputs: Batch, rollouts: list[Rollout] | None) -> np.ndarray | None:
         """Cosines (M, K) of all reference and generated sentences of the micro-batch, where negatives come from it."""
-        if rollouts is None or not self.args.in_batch_negatives or not self.args.consistency_weight:
+        if rollouts is None or not self.args.lends_negatives:
             return None
         generated = [sentence for rollout in rollouts for sentence in rollout.generated]  # K
         return self.matcher.similarity(generated, [sentence for persona in inputs["persona"] for sentence in persona])
@@ -261,24 +262,33 @@ class PessTrainer(FiniteMixin, SafeCheckpointsMixin, PessHubMixin, Seq2SeqTraine
         return [unique_sentences(split_pieces(text, separator)) for text in texts]
 
     def write_personas(self, dialogues: Sequence[Sequence[str]]) -> list[list[str]]:
-        """Personas of dialogues without a reference, over all processes: generation alone, no loss.
+        """Personas of dialogues without a reference, over all processes: generation alone, no loss, no metrics.
+
+        Dialogues are read as they stand; an extractor that reads in windows is given its windows.
 
         Args:
             dialogues: One list of utterances per speaker.
 
         Returns:
-            The sentences of each dialogue, in order; needs `predict_with_generate`.
+            The sentences of each dialogue, in order.
+
+        Raises:
+            PessError: If the arguments do not ask for generation.
 
         Example:
             >>> trainer.write_personas([["My two dogs need a walk."]])  # doctest: +SKIP
             [['I have two dogs.']]
         """
+        if not self.args.predict_with_generate or self.args.prediction_loss_only:
+            raise PessError("write_personas: expected predict_with_generate=True and prediction_loss_only=False.")
+        if not dialogues:
+            return []
         rows = Dataset.from_dict({"utterances": dialogues, "persona": [[]] * len(dialogues)})
-        self._writes_only = True
+        compute_metrics, self.compute_metrics, self._writes_only = self.compute_metrics, None, True
         try:
             return self.decode_personas(self.predict(rows).predictions)
         finally:
-            self._writes_only = False
+            self.compute_metrics, self._writes_only = compute_metrics, False
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As `Trainer.log`, with the unweighted terms beside the training loss."""

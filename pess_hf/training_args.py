@@ -69,19 +69,32 @@ class PessTrainingArguments(PessTrainingFields, Seq2SeqTrainingArguments):
         """Whether a weight of a PESS term is above 0."""
         return bool(self.completeness_weight or self.consistency_weight)
 
+    @property
+    def lends_negatives(self) -> bool:
+        """Whether the consistency term takes negatives from the whole micro-batch."""
+        return self.in_batch_negatives and self.consistency_weight > 0
+
     def open_matcher(self) -> PersonaMatcher:
         """What matches personas in training and in its evaluations; loads the sentence encoder.
 
         Raises:
-            PessError: It cannot be loaded, or it scores pairs and negatives come from the whole micro-batch.
+            PessError: It cannot be loaded, or `check_scorer` refuses it.
         """
         matcher = PersonaMatcher(self.similarity_model, self.similarity_threshold, one_to_one=self.one_to_one_matching)
-        if self.in_batch_negatives and hasattr(matcher.encoder, "similarity_matrices"):
-            raise PessError(
-                f"in_batch_negatives: expected a sentence encoder as similarity_model, found {self.similarity_model}, "
-                "which would score every pair of sentences of a micro-batch. Leave it out, or name an encoder."
-            )
+        self.check_scorer(matcher)
         return matcher
+
+    def check_scorer(self, matcher: PersonaMatcher) -> None:
+        """Refuse a scorer of pairs where negatives come from the whole micro-batch: it would score every pair.
+
+        Raises:
+            PessError: If it is one.
+        """
+        if self.lends_negatives and hasattr(matcher.encoder, "similarity_matrices"):
+            raise PessError(
+                f"in_batch_negatives: expected a sentence encoder, found {type(matcher.encoder).__name__}, which "
+                "would score all pairs of sentences of a micro-batch. Leave it out, or name an encoder."
+            )
 
     def pess_start_step(self, max_steps: int) -> int:
         """The optimiser step, of `max_steps`, before which the PESS terms switch on."""

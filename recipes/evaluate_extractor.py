@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pess_hf.arguments import parse_recipe_args
 from pess_hf.calibration import resolve_threshold
-from pess_hf.cli import check_counts, prepare_output_file, run_recipe, write_json, write_jsonl
+from pess_hf.cli import check_counts, check_distinct_files, prepare_output_file, run_recipe, write_json, write_jsonl
 from pess_hf.data import load_persona_dataset
 from pess_hf.data.subset import first_rows
 from pess_hf.errors import PessError
@@ -74,8 +74,11 @@ def main(args: list[str] | None = None) -> None:
     parsed, reading = parse_recipe_args((EvaluationArguments, ReadingArguments), args, __doc__)
     if parsed.model == FLOOR and reading.consensus_answers is not None:
         raise PessError(f"consensus_answers: expected none with model {FLOOR!r}, which writes one answer. Drop it.")
-    for path in filter(None, (parsed.output, parsed.predictions)):
-        prepare_output_file(path)
+    outputs = {"output": parsed.output, "predictions": parsed.predictions, "plot": parsed.plot}
+    check_distinct_files(parsed.data, **outputs)
+    for path in (parsed.output, parsed.predictions):
+        if path is not None:
+            prepare_output_file(path)
     if parsed.plot is not None:
         check_picture_path(parsed.plot)
     rows = load_rows(parsed)
@@ -89,6 +92,7 @@ def main(args: list[str] | None = None) -> None:
     write_json(parsed.output, scores)
     if parsed.predictions is not None:
         write_jsonl(parsed.predictions, prediction_rows(rows, generated))
+        print(f"what was written: {parsed.predictions}")
     for name, value in scores.items():
         print(f"{name:<20} {value:.4f}" if isinstance(value, float) else f"{name:<20} {value}")
     if parsed.plot is not None:

@@ -213,6 +213,8 @@ def test_wordings_of_one_thing_count_once_where_it_is_asked_for(tmp_path):
         ({"consensus_answers": 1}, r"^consensus_answers: expected 2 or more, found 1\."),
         ({"consensus_answers": 4, "consensus_share": 2}, r"^consensus_share: expected .* found 2\.0"),
         ({"consensus_answers": 4, "num_beams": 2}, r"^num_beams: expected none with consensus_answers=4"),
+        ({"consensus_share": 0.2}, r"^consensus_share: expected none without consensus_answers, found 0\.2\."),
+        ({"consensus_model": "x"}, r"^consensus_model: expected none without consensus_answers, found x\."),
     ],
 )
 def test_the_recipes_refuse_what_does_not_fit(tmp_path, more, message):

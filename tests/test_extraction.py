@@ -98,6 +98,17 @@ def test_a_dialogue_without_text_is_refused_in_one_line(empty):
     assert "\n" not in str(caught.value)
 
 
+def test_a_text_in_place_of_utterances_is_refused_in_one_line():
+    with pytest.raises(PessError, match=r"^dialogue 1: expected a list of utterances, found one text. Put it into a"):
+        extract(lively("bart"), dialogues=[["I sing."], "I sing."])
+
+
+def test_an_utterance_without_text_is_passed_over():
+    model = lively("bart")
+    expected = extract(model, dialogues=[["Hi.", "I sing."]], utterance_window=1)
+    assert extract(model, dialogues=[["Hi.", " ", "I sing."]], utterance_window=1) == expected
+
+
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_a_batch_size_below_one_is_refused_in_one_line(batch_size):
     with pytest.raises(PessError, match=f"^batch_size: expected 1 or more, found {batch_size}"):

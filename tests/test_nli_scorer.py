@@ -62,8 +62,11 @@ def test_it_matches_personas_by_folder_and_threshold(tmp_path):
 def test_it_cannot_score_all_pairs_of_a_micro_batch(tmp_path):
     settings = {"similarity_model": tiny_cross_encoder(tmp_path), "similarity_threshold": 0.5, "output_dir": "x"}
     assert isinstance(PessTrainingArguments(**settings).open_matcher().encoder, NliScorer)
-    with pytest.raises(PessError, match=r"in_batch_negatives: expected a sentence encoder.* name an encoder"):
-        PessTrainingArguments(in_batch_negatives=True, **settings).open_matcher()
+    assert PessTrainingArguments(in_batch_negatives=True, consistency_weight=0.0, **settings).open_matcher()
+    asked = PessTrainingArguments(in_batch_negatives=True, **settings)
+    for use in (asked.open_matcher, lambda: asked.check_scorer(PersonaMatcher(settings["similarity_model"], 0.5))):
+        with pytest.raises(PessError, match=r"in_batch_negatives: expected a sentence encoder, found NliScorer"):
+            use()
 
 
 def at(angle):

@@ -1,6 +1,7 @@
 """The extractor recipes, end to end on a tiny model: what they write, how they resume, what they refuse."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -317,6 +318,26 @@ class TestEvaluate:
         figures = self.figures(tmp_path, "first-person", data)
         wrong = write_rows(tmp_path / "wrong.jsonl", utterances=["Nice weather today."])
         assert figures["persona_recall"] > self.figures(tmp_path, "first-person", wrong)["persona_recall"] == 0
+
+    @pytest.mark.parametrize("first", ["output", "predictions", "plot"])
+    @pytest.mark.parametrize("second", ["data", "output", "predictions"])
+    def test_no_result_replaces_another_or_what_is_read(self, tmp_path, data, first, second, monkeypatch):
+        if first == second:
+            return
+        monkeypatch.chdir(tmp_path)
+        before = (tmp_path / "rows.jsonl").read_text()
+        settings = {"model": "first-person", "data": data, "output": tmp_path / "f.json"}
+        shared = settings.get(second, tmp_path / "other.png")
+        settings |= {second: shared, first: os.path.relpath(shared)}
+        with pytest.raises(
+            PessError, match=r": expected a file of its own, found .*, which is \w+ too\. Name another\."
+        ):
+            recipe("evaluate_extractor").main(flags(**settings))
+        assert (tmp_path / "rows.jsonl").read_text() == before
+
+    def test_an_empty_name_is_no_file(self, tmp_path, data):
+        with pytest.raises(PessError, match="expected a file to write, found an empty name"):
+            self.figures(tmp_path, "first-person", data, predictions="")
 
     def test_a_plot_is_written_into_a_new_folder(self, tmp_path, data):
         self.figures(tmp_path, "first-person", data, plot=tmp_path / "new" / "row.png", plot_row=7)

@@ -127,9 +127,17 @@ def test_personas_without_references_cost_no_loss_and_no_matching(tmp_path, monk
     with monkeypatch.context() as patch:
         for name in ("compute_loss", "_matcher"):
             patch.setattr(trainer, name, None)
+        patch.setattr(trainer, "compute_metrics", lambda _: pytest.fail("there is nothing to compare with"))
         assert trainer.write_personas(dialogues) == expected and any(expected)
         assert trainer._matcher is None
+        assert trainer.write_personas([]) == []
     assert trainer.evaluate()["eval_nll"] > 0  # the next evaluation measures again
+
+
+def test_without_generation_there_are_no_personas_to_write(tmp_path):
+    for settings in ({}, {"predict_with_generate": True, "prediction_loss_only": True}):
+        with pytest.raises(PessError, match="write_personas: expected predict_with_generate=True"):
+            make_trainer(tmp_path, **settings).write_personas([["I sing."]])
 
 
 def test_rows_that_a_dropped_last_batch_leaves_out_are_not_measured(tmp_path):
