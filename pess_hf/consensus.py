@@ -63,12 +63,10 @@ class Consensus:
         """
         shares = [answer_shares([log_prob for _, log_prob in answers]) for answers in readings]
         candidates = [self._candidates(answers, weights) for answers, weights in zip(readings, shares, strict=True)]
-        matches = self.matcher.match(candidates, candidates)
+        alike = self.matcher.similarities(candidates, candidates)
         return [
-            agreed_sentences(
-                [said for said, _ in answers], weights, sentences, match.similarity >= self.similarity, self.share
-            )
-            for answers, weights, sentences, match in zip(readings, shares, candidates, matches, strict=True)
+            agreed_sentences([said for said, _ in answers], weights, sentences, cosines >= self.similarity, self.share)
+            for answers, weights, sentences, cosines in zip(readings, shares, candidates, alike, strict=True)
         ]
 
     def _candidates(self, answers: Sequence[tuple[list[str], float]], shares: np.ndarray) -> list[str]:

@@ -33,8 +33,7 @@ def evidence_similarity(personas: Texts, utterances: Texts, matcher: PersonaMatc
         [1.0]
     """
     said = [split_sentences(turns) for turns in utterances]
-    matches = matcher.match(said, personas)
-    return [match.similarity.max(axis=1, initial=-1.0) for match in matches]  # (m, k) -> (m,)
+    return [cosines.max(axis=1, initial=-1.0) for cosines in matcher.similarities(said, personas)]  # (m, k) -> (m,)
 
 
 def evidence_overlap(personas: Texts, utterances: Texts) -> list[np.ndarray]:

@@ -46,7 +46,7 @@ def read_variants(runs: Sequence[Run]) -> list[Measured]:
 
 
 def score_settings(
-    settings: Sequence[Measured], encoder: str, thresholds: Sequence[float], resamples: int
+    settings: Sequence[Measured], encoder: str, thresholds: Sequence[float], resamples: int, one_to_one: bool = False
 ) -> list[dict[str, Any]]:
     """Measure some settings, the first of which the others are compared with.
 
@@ -55,9 +55,10 @@ def score_settings(
         encoder: The sentence encoder that matches: id or folder.
         thresholds: The matching thresholds.
         resamples: Of each bootstrap and permutation test.
+        one_to_one: Whether a sentence meets one other at most.
 
     Returns:
-        One entry a threshold: `encoder`, `threshold` and `settings`, a list with the scores of each.
+        One entry a threshold: `encoder`, `threshold`, `one_to_one` and `settings`, a list with the scores of each.
     """
     matcher = PersonaMatcher(encoder)
     matches = [setting.matches(matcher) for setting in settings]
@@ -65,7 +66,7 @@ def score_settings(
     for threshold in thresholds:
         scores = [
             DialogueScores.of(
-                [_at_threshold(run, predictions, threshold) for run, predictions in zip(by_seed, of, strict=True)]
+                [_match_again(run, written, threshold, one_to_one) for run, written in zip(by_seed, of, strict=True)]
             )
             for by_seed, of in zip(matches, [setting.predictions for setting in settings], strict=True)
         ]
@@ -73,13 +74,15 @@ def score_settings(
             _entry(setting.name, of_setting, scores[0] if number else None, resamples)
             for number, (setting, of_setting) in enumerate(zip(settings, scores, strict=True))
         ]
-        reports.append({"encoder": encoder, "threshold": threshold, "settings": entries})
+        reports.append({"encoder": encoder, "threshold": threshold, "one_to_one": one_to_one, "settings": entries})
     return reports
 
 
-def _at_threshold(matches: list[PersonaMatch], run: Predictions, threshold: float) -> list[PersonaMatch]:
+def _match_again(
+    matches: list[PersonaMatch], run: Predictions, threshold: float, one_to_one: bool
+) -> list[PersonaMatch]:
     pairs = zip(matches, run.generated, strict=True)
-    return [match_sentences(match.similarity, generated, threshold) for match, generated in pairs]
+    return [match_sentences(match.similarity, generated, threshold, one_to_one) for match, generated in pairs]
 
 
 def _entry(name: str, scores: DialogueScores, first: DialogueScores | None, resamples: int) -> dict[str, Any]:
@@ -181,10 +184,10 @@ def as_markdown(title: str, reports: Sequence[dict[str, Any]], text: dict[str, d
 def _score_table(report: dict[str, Any]) -> str:
     entries = report["settings"]
     dialogues, seeds = entries[0]["dialogues"], max(entry["seeds"] for entry in entries)
+    matching = f"threshold {report['threshold']:g}{', one to one' if report['one_to_one'] else ''}"
     head = (
-        f"{dialogues} dialogues, {seeds} seed{'s' * (seeds > 1)}, encoder `{report['encoder']}`, threshold "
-        f"{report['threshold']:g}. Intervals are 95 %; differences and p values are against `{entries[0]['name']}`, "
-        "paired by dialogue.\n"
+        f"{dialogues} dialogues, {seeds} seed{'s' * (seeds > 1)}, encoder `{report['encoder']}`, {matching}. "
+        f"Intervals are 95 %; differences and p values are against `{entries[0]['name']}`, paired by dialogue.\n"
     )
     columns = ["setting", "precision", "recall", "F1", "F1, over dialogues", "F1, over seeds", "difference"]
     columns += ["over dialogues", "over seeds", "p"]

@@ -44,10 +44,10 @@ def ground_personas(
         [[1, None]]
     """
     pieces = [[(turn, text) for turn, said in enumerate(row) for text in _pieces(said)] for row in utterances]
-    matches = matcher.match([[text for _, text in row] for row in pieces], personas)
+    similarities = matcher.similarities([[text for _, text in row] for row in pieces], personas)
     found: list[Turns] = []
-    for row, match in zip(pieces, matches, strict=True):
-        best = [(row[column][0], cosines[column]) for cosines in match.similarity for column in [cosines.argmax()]]
+    for row, similarity in zip(pieces, similarities, strict=True):
+        best = [(row[column][0], cosines[column]) for cosines in similarity for column in [cosines.argmax()]]
         found.append([turn if cosine >= min_similarity else None for turn, cosine in best])
     return found
 

@@ -278,26 +278,23 @@ class PersonaMatcher:
             )
         return [
             match_sentences(matrix, written, self.threshold, self.one_to_one)
-            for written, matrix in zip(generated, self._matrices(generated, reference), strict=True)
+            for written, matrix in zip(generated, self.similarities(generated, reference), strict=True)
         ]
 
-    def similarity(self, generated: Sequence[str], reference: Sequence[str]) -> np.ndarray:
-        """How alike every reference sentence and every generated one are.
+    def similarities(self, generated: Sequence[Sequence[str]], reference: Sequence[Sequence[str]]) -> list[np.ndarray]:
+        """How alike each reference sentence and each generated one of a dialogue are.
 
         Args:
-            generated: K sentences written by the model, of any dialogues.
-            reference: M sentences of reference personas.
+            generated: Sentences written by the model, one list per dialogue.
+            reference: Sentences of the reference persona, one list per dialogue, in the same order.
 
         Returns:
-            Cosines, (M, K).
+            Cosines, (m, k) for each dialogue.
 
         Example:
-            >>> PersonaMatcher().similarity(["I own two dogs."], ["I have two dogs.", "I play chess."]).shape
+            >>> PersonaMatcher().similarities([["I own two dogs."]], [["I have two dogs.", "I play chess."]])[0].shape
             (2, 1)
         """
-        return self._matrices([generated], [reference])[0]
-
-    def _matrices(self, generated: Sequence[Sequence[str]], reference: Sequence[Sequence[str]]) -> list[np.ndarray]:
         if hasattr(self.encoder, "similarity_matrices"):  # a scorer of pairs, which embeds nothing
             return self.encoder.similarity_matrices(reference, generated)
         vectors = self._embed(generated, reference)

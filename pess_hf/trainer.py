@@ -210,7 +210,8 @@ class PessTrainer(FiniteMixin, SafeCheckpointsMixin, PessHubMixin, Seq2SeqTraine
         if rollouts is None or not self.args.lends_negatives:
             return None
         generated = [sentence for rollout in rollouts for sentence in rollout.generated]  # K
-        return self.matcher.similarity(generated, [sentence for persona in inputs["persona"] for sentence in persona])
+        reference = [sentence for persona in inputs["persona"] for sentence in persona]  # M
+        return self.matcher.similarities([generated], [reference])[0]
 
     def _model_inputs(self, inputs: Batch, batch: DecoderBatch) -> Batch:
         return {

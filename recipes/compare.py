@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pess_hf.arguments import parse_recipe_args
-from pess_hf.cli import check_counts, prepare_output_file, run_recipe, write_json
+from pess_hf.cli import check_counts, check_distinct_files, prepare_output_file, run_recipe, write_json
 from pess_hf.errors import PessError
 from pess_hf.experiment_report import Measured, as_markdown, draw_f1, score_settings, text_scores
 from pess_hf.plots import check_picture_path
@@ -29,6 +29,10 @@ class CompareArguments:
     encoder: str = field(default=DEFAULT_ENCODER, metadata={"help": "Sentence encoder that matches."})
     threshold: list[float] = field(
         default_factory=lambda: [DEFAULT_THRESHOLD], metadata={"help": "Matching cosines in [-1, 1]."}
+    )
+    one_to_one: bool = field(
+        default=False,
+        metadata={"help": "Whether a sentence meets one other at most: several wordings of one thing count once."},
     )
     output: str | None = field(default=None, metadata={"help": "JSON file for the figures."})
     plot: str | None = field(default=None, metadata={"help": "Picture of F1 with its intervals to write."})
@@ -51,12 +55,13 @@ class CompareArguments:
 def main(args: list[str] | None = None) -> None:
     """Read what both sides wrote, measure it, test the difference, write."""
     (parsed,) = parse_recipe_args(CompareArguments, with_names(sys.argv[1:] if args is None else args), __doc__)
+    check_distinct_files([], output=parsed.output, plot=parsed.plot)
     if parsed.output is not None:
         prepare_output_file(parsed.output)
     if parsed.plot is not None:
         check_picture_path(parsed.plot)
     sides = read_sides(parsed)
-    reports = score_settings(sides, parsed.encoder, parsed.threshold, parsed.resamples)
+    reports = score_settings(sides, parsed.encoder, parsed.threshold, parsed.resamples, parsed.one_to_one)
     text = {side.name: text_scores(side) | bert_scores(parsed, side) for side in sides}
     print(as_markdown(f"{sides[1].name} against {sides[0].name}", reports, text))
     if parsed.output is not None:

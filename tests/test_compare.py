@@ -59,6 +59,23 @@ def test_the_figures_are_those_of_the_texts(runs, capsys):
     assert "6 dialogues, 2 seeds" in out and f"{second['f1']:.3f}" in out
 
 
+def test_several_wordings_count_once_where_it_is_asked_for(tmp_path, capsys, monkeypatch):
+    alike = FakeEncoder({"I sing.": [1, 0], "I do sing.": [1, 0], "I have two dogs.": [0, 1]})
+    monkeypatch.setattr(similarity, "load_encoder", lambda *_, **__: alike)
+    write_run(tmp_path / "a", [["I sing."]] * 4)
+    write_run(tmp_path / "b", [["I sing.", "I do sing."]] * 4)
+    for strict, precision in ((False, 1.0), (True, 0.5)):
+        compare(tmp_path / "a", tmp_path / "b", "--output", tmp_path / "c.json", "--one_to_one", strict)
+        [report] = json.loads((tmp_path / "c.json").read_text())["reports"]
+        assert (report["one_to_one"], report["settings"][1]["precision"]) == (strict, precision)
+        assert ("one to one" in capsys.readouterr().out) == strict
+
+
+def test_the_two_results_need_two_files(runs):
+    with pytest.raises(PessError, match=r"plot: expected a file of its own, found .*, which is output too"):
+        compare(runs / "a", runs / "b", "--output", runs / "c.png", "--plot", runs / "c.png")
+
+
 def test_runs_are_named_in_every_way(runs):
     one, two = runs / "a" / "seed-1", runs / "a" / "seed-2"
     found = []

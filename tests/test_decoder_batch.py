@@ -56,7 +56,7 @@ def test_one_to_one_pairs_are_the_positives():
 def test_no_row_where_no_dialogue_can_lend_a_negative():
     for references, generated in (([[NURSE]], [[NURSE]]), ([[NURSE], [DOG]], [[CAR], [CHOIR]])):
         sentences = [[one for persona in personas for one in persona] for personas in (generated, references)]
-        similarity = PersonaMatcher(FakeEncoder(VECTORS), THRESHOLD).similarity(*sentences)
+        [similarity] = PersonaMatcher(FakeEncoder(VECTORS)).similarities(*([one] for one in sentences))
         written = rollouts(generated, references)
         batch = build_decoder_batch(references, written, encode, THRESHOLD, similarity=similarity)
         assert batch.pairs == [] and len(batch.target_ids) == len(references)

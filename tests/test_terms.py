@@ -126,7 +126,7 @@ def test_terms_equal_a_slow_transcription(generated, references, temperature, sm
 def in_batch(generated, references):
     """The decoder batch whose negatives come from the whole micro-batch."""
     sentences = [[sentence for persona in personas for sentence in persona] for personas in (generated, references)]
-    similarity = PersonaMatcher(FakeEncoder(VECTORS), THRESHOLD).similarity(*sentences)
+    [similarity] = PersonaMatcher(FakeEncoder(VECTORS)).similarities(*([one] for one in sentences))
     return build_decoder_batch(references, rollouts(generated, references), encode, THRESHOLD, similarity=similarity)
 
 

@@ -69,8 +69,8 @@ def main(args: list[str] | None = None) -> None:
 
 def pair_scores(name: str, premises: list[str], hypotheses: list[str]) -> np.ndarray:
     """The similarity of each pair, by the matching that training and evaluation use."""
-    matches = PersonaMatcher(name).match([[text] for text in hypotheses], [[text] for text in premises])
-    return np.array([match.similarity[0, 0] for match in matches])
+    found = PersonaMatcher(name).similarities([[text] for text in hypotheses], [[text] for text in premises])
+    return np.array([cosines[0, 0] for cosines in found])
 
 
 def judge(scores: np.ndarray, labels: list[str], premises: list[str], args: CalibrationArguments) -> dict[str, Any]:
