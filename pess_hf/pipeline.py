@@ -222,12 +222,13 @@ def _check_pair(config: Any, tokenizer: Any) -> None:
         )
 
 
-def check_new_tokens(model: Any, number: int | None) -> None:
+def check_new_tokens(model: Any, number: int | None, name: str = "max_new_tokens") -> None:
     """See that a reply of so many tokens fits a generator's positions.
 
     Args:
         model: The generator.
         number: New tokens at most; None leaves it to the model.
+        name: What the setting is called.
 
     Raises:
         PessError: It does not, or is below 1.
@@ -239,7 +240,7 @@ def check_new_tokens(model: Any, number: int | None) -> None:
         return
     most = model.config.backbone.max_position_embeddings
     if not 1 <= number <= most:
-        raise PessError(f"max_new_tokens: expected 1 to {most}, the model's positions, found {number}.")
+        raise PessError(f"{name}: expected 1 to {most}, the model's positions, found {number}.")
 
 
 def _is_conversation(item: Any) -> bool:

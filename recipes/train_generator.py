@@ -92,11 +92,12 @@ def build_trainer(
     from pess_hf.adapter_start import named_base
     from pess_hf.generator_trainer import PessGeneratorTrainer
     from pess_hf.lora import adapt_for_run
+    from pess_hf.pipeline import check_new_tokens
 
     set_seed(training_args.seed)
     base_model = named_base(model_args.model_name_or_path, model_args.model_revision, lora_args, training_args)
     model, tokenizer = load_generator(model_args, examples["train"], **lora_args.loading_kwargs())
-    check_target_length(model, data_args.max_target_length)
+    check_new_tokens(model, data_args.max_target_length, "max_target_length")
     model = adapt_for_run(model, tokenizer, lora_args, training_args, base_model)
     # Measuring writes the replies itself; during training only the loss is wanted.
     training_args.predict_with_generate = False
@@ -109,13 +110,6 @@ def build_trainer(
         eval_dataset=examples.get("validation"),
         processing_class=tokenizer,
     )
-
-
-def check_target_length(model: Any, number: int) -> None:
-    """A target that the decoder has no positions for would be an error in the middle of training."""
-    most = model.config.backbone.max_position_embeddings
-    if number > most:
-        raise PessError(f"max_target_length: expected at most {most}, the model's positions, found {number}.")
 
 
 def measure(

@@ -156,7 +156,7 @@ def test_chat_with_a_bad_file(finished, tmp_path, text):
         ({"persona_source": "inferred"}, "--extractor"),
         ({"persona_source": "guessed"}, "persona_source"),
         ({"max_context_length": 2}, "max_context_length"),
-        ({"max_target_length": 5000}, r"^max_target_length: expected at most \d+, the model's positions, found 5000"),
+        ({"max_target_length": 5000}, r"^max_target_length: expected 1 to \d+, the model's positions, found 5000"),
         ({"persona_min_words": 30}, "min_words"),
     ],
 )
