@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import runpy
+import time
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,9 @@ def test_a_push_in_the_background_that_fails_is_a_warning(hub, make_trainer, cap
     trainer = make_trainer(save_strategy="steps", save_steps=1, hub_strategy="every_save", **settings)
     hub.fail_next("commit", status=403)
     trainer.train()
+    until = time.monotonic() + 10  # the thread that pushed is done a moment before it says how it went
+    while "failed" not in caplog.text and time.monotonic() < until:
+        time.sleep(0.01)
     assert "A push during training failed: tester/mine" in caplog.text and "may not write" in caplog.text
     trainer.push_to_hub()
     assert set(hub.repo("tester/mine").at().files) == PUBLIC
