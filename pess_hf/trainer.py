@@ -103,6 +103,8 @@ class PessTrainer(FiniteMixin, SafeCheckpointsMixin, PessHubMixin, Seq2SeqTraine
                 "Use accelerate launch --multi_gpu, or set CUDA_VISIBLE_DEVICES to one of them."
             )
         check_sharding(self.accelerator, extractor)
+        if matcher is not None:
+            self.args.check_scorer(matcher)
         self.finite_watch = FiniteWatch(TERMS)
         self._matcher = matcher
         self._window: RolloutWindow | None = None
@@ -121,7 +123,6 @@ class PessTrainer(FiniteMixin, SafeCheckpointsMixin, PessHubMixin, Seq2SeqTraine
         """The matcher, loaded when it is first needed."""
         if self._matcher is None:
             self._matcher = self.args.open_matcher()
-        self.args.check_scorer(self._matcher)
         return self._matcher
 
     def pess_is_active(self) -> bool:
